@@ -1,0 +1,69 @@
+"""The spatial broadcast decoder (section 2.2 of the paper; Watters et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from iodine_pl.layers import SameConv2d, conv_stack
+
+__all__ = ["Decoded", "SpatialBroadcastDecoder"]
+
+
+class Decoded(NamedTuple):
+    """Holds what the decoder says of every slot."""
+
+    mask_logits: Tensor
+    """``(B, K, H, W)``, any real numbers; their softmax over K is the mask."""
+    parameters: Tensor
+    """Parameters of the pixel distribution, ``(B, K, C, H, W)``: its means, not squashed (logits for Bernoulli)."""
+
+
+class SpatialBroadcastDecoder(nn.Module):
+    """Decodes each slot's latent to a mask logit and C pixel parameters at every pixel.
+
+    The latent, with a constant appended, is copied to every pixel, joined by two coordinates (row, column), each from
+    -1 to 1, and goes through convolutions of stride 1: ELU after all but the last, which is linear. It runs at any size.
+
+    Args:
+        latent_size: D, length of a slot's latent z_k.
+        image_channels: C.
+        channels: output channels of the hidden convolutions.
+        kernel_size: side of every kernel in pixels.
+        latent_constant: number appended to each latent; the reference code appends 5.0, the paper does not say so.
+    """
+
+    def __init__(
+        self,
+        latent_size: int,
+        image_channels: int = 3,
+        channels: Sequence[int] = (64, 64, 64, 64),
+        kernel_size: int = 3,
+        latent_constant: float = 5.0,
+    ) -> None:
+        super().__init__()
+        self.latent_constant = latent_constant
+        self.hidden = conv_stack(latent_size + 3, channels, kernel_size)
+        self.output = SameConv2d(channels[-1], 1 + image_channels, kernel_size)
+
+    def forward(self, latents: Tensor, height: int, width: int) -> Decoded:
+        """Decodes ``latents`` (B, K, D) to images of ``height`` x ``width`` pixels."""
+        slots = latents.shape[1]
+        flat = rearrange(latents, "b k d -> (b k) d")
+        rows = torch.linspace(-1, 1, height, dtype=flat.dtype, device=flat.device)
+        columns = torch.linspace(-1, 1, width, dtype=flat.dtype, device=flat.device)
+        coordinates = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))  # (2, H, W)
+        broadcast = torch.cat(
+            [
+                repeat(flat, "n d -> n d h w", h=height, w=width),
+                flat.new_full((flat.shape[0], 1, height, width), self.latent_constant),
+                repeat(coordinates, "c h w -> n c h w", n=flat.shape[0]),
+            ],
+            dim=1,
+        )  # (BK, D+3, H, W)
+        output = rearrange(self.output(self.hidden(broadcast)), "(b k) c h w -> b k c h w", k=slots)
+        return Decoded(mask_logits=output[:, :, 0], parameters=output[:, :, 1:])

@@ -1,0 +1,297 @@
+"""IODINE (Greff et al. 2019, arXiv:1903.00450): multi-object representation learning with iterative inference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from iodine_pl.decoder import SpatialBroadcastDecoder
+from iodine_pl.inner_gradient import differentiation_allowed, gradient, usable_in_graph
+from iodine_pl.mixture import PixelMixture, make_distribution
+from iodine_pl.posterior import PRIOR_SCALE, Posterior
+from iodine_pl.refinement import RefinementInputs, RefinementNetwork, State
+from iodine_pl.result import Decomposition, Trace
+from iodine_pl.scene_model import Batch, SceneModel
+
+__all__ = ["IODINE"]
+
+
+class IODINE(SceneModel):
+    """Cuts images into K slots, each described by a latent vector, by refining a posterior over T steps.
+
+    With its default arguments it is the released Tetrominoes network; :meth:`tetrominoes`, :meth:`multi_dsprites` and
+    :meth:`clevr6` name the three official ones. Where the paper and the released code differ, the default follows the
+    code (google-deepmind/deepmind-research, folder ``iodine``) and the argument's text says what the paper does.
+
+    Args:
+        num_slots: K in training; any other can be asked for at each call.
+        num_iterations: T, refinement steps; T + 1 states are decoded. Any other can be asked for at each call.
+        latent_size: D, length of a slot's latent.
+        image_channels: C.
+        pixel_distribution: ``logistic`` (released code), ``gaussian`` (paper) or ``bernoulli`` (binary images in {0, 1}).
+        pixel_scale: its scale; None means 0.03 for ``logistic`` (code) and sigma 0.1 for ``gaussian`` (paper).
+        prior_scale: standard deviation of the prior; sqrt(ln 2) in the code, 1.0 in the paper.
+        decoder_channels, decoder_kernel: hidden convolutions of the decoder.
+        latent_constant: constant channel appended to each latent (code; not in the paper).
+        encoder_channels, encoder_kernel: stride-2 convolutions of the refinement network.
+        mlp_sizes: MLP after their mean over pixels.
+        lstm_size: width of the LSTM, or None for none (Tetrominoes in the code; the paper always has one).
+        coordinates, coordinate_frequencies: coordinate channels of the refinement network.
+        capacity: constant input of the refinement network (code; not in the paper).
+        mask_posterior_epsilon: added to the denominator of the mask posterior (code).
+        norm_epsilon: of the layer norms.
+        learning_rate: at the reference batch size; the code has 3e-4, and 1e-3 for CLEVR6; the paper has 3e-4.
+        batch_size: images per device in a training step. It sets the learning rate by :func:`square_root_rule` from the
+            global batch, and fixes the 1/B of the loss inside the refinement loop, so that an image is refined alike
+            in any batch. None: the learning rate stands as it is and B is the batch at hand, as in the code.
+        reference_batch_size: of the square-root rule; 256, and 128 for Multi-dSprites, 32 for CLEVR6.
+        optimizer: ``tf_adam`` (code: :class:`iodine_pl.optim.TFAdam`) or ``adam`` (torch's).
+        betas: of the optimiser; (0.95, 0.999) in the code.
+        adam_epsilon: of the optimiser.
+        decay_factor, decay_steps: the learning rate falls by this factor over so many steps, continuously.
+        gradient_clip_norm: global norm of the gradient above which it is scaled down. None: no clipping.
+        max_skipped_updates: so many updates in a row may be skipped for a non-finite loss or gradient; one more is an error.
+        seed: of the noise in training and evaluation by a Trainer, a non-negative integer.
+
+    Raises:
+        ValueError: for a number out of its range.
+    """
+
+    def __init__(
+        self,
+        num_slots: int = 4,
+        num_iterations: int = 5,
+        latent_size: int = 32,
+        image_channels: int = 3,
+        pixel_distribution: Literal["logistic", "gaussian", "bernoulli"] = "logistic",
+        pixel_scale: float | None = None,
+        prior_scale: float = PRIOR_SCALE,
+        decoder_channels: Sequence[int] = (32, 32, 32, 32),
+        decoder_kernel: int = 5,
+        latent_constant: float = 5.0,
+        encoder_channels: Sequence[int] = (32, 32, 32),
+        encoder_kernel: int = 5,
+        mlp_sizes: Sequence[int] = (128,),
+        lstm_size: int | None = None,
+        coordinates: Literal["linear", "cosine"] = "cosine",
+        coordinate_frequencies: int = 3,
+        capacity: float = 0.5,
+        mask_posterior_epsilon: float = 1e-6,
+        norm_epsilon: float = 1e-5,
+        learning_rate: float = 3e-4,
+        batch_size: int | None = None,
+        reference_batch_size: int = 256,
+        optimizer: Literal["tf_adam", "adam"] = "tf_adam",
+        betas: tuple[float, float] = (0.95, 0.999),
+        adam_epsilon: float = 1e-8,
+        decay_factor: float = 0.1,
+        decay_steps: int = 1_000_000,
+        gradient_clip_norm: float | None = 5.0,
+        max_skipped_updates: int = 20,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            reference_batch_size=reference_batch_size,
+            optimizer=optimizer,
+            betas=betas,
+            adam_epsilon=adam_epsilon,
+            decay_factor=decay_factor,
+            decay_steps=decay_steps,
+            gradient_clip_norm=gradient_clip_norm,
+            max_skipped_updates=max_skipped_updates,
+            seed=seed,
+        )
+        self.save_hyperparameters()
+        for name, value in (("num_slots", num_slots), ("num_iterations", num_iterations), ("latent_size", latent_size)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not prior_scale > 0.0:
+            raise ValueError(f"prior_scale must be positive, got {prior_scale}")
+        self.num_slots = num_slots
+        self.num_iterations = num_iterations
+        self.latent_size = latent_size
+        self.image_channels = image_channels
+        self.prior_scale = prior_scale
+        self.mask_posterior_epsilon = mask_posterior_epsilon
+        self.distribution = make_distribution(pixel_distribution, pixel_scale)
+        self.decoder = SpatialBroadcastDecoder(
+            latent_size, image_channels, decoder_channels, decoder_kernel, latent_constant
+        )
+        self.refinement = RefinementNetwork(
+            latent_size,
+            image_channels,
+            encoder_channels,
+            encoder_kernel,
+            mlp_sizes,
+            lstm_size,
+            coordinates,
+            coordinate_frequencies,
+            capacity,
+            norm_epsilon,
+        )
+        # One vector for all slots: they differ by their samples alone. Glorot's uniform range for a vector of 2D.
+        limit = math.sqrt(3.0 / (2.0 * latent_size))
+        self.initial_posterior = nn.Parameter(torch.empty(2 * latent_size).uniform_(-limit, limit))
+
+    @classmethod
+    def tetrominoes(cls, **arguments: Any) -> IODINE:
+        """Makes the released Tetrominoes network (35x35, 199,568 parameters), any argument replaceable."""
+        return cls(**arguments)
+
+    @classmethod
+    def multi_dsprites(cls, **arguments: Any) -> IODINE:
+        """Makes the released Multi-dSprites network (64x64, 339,152 parameters), any argument replaceable."""
+        official: dict[str, Any] = {
+            "num_slots": 6,
+            "latent_size": 16,
+            "lstm_size": 128,
+            "reference_batch_size": 128,
+        }
+        return cls(**(official | arguments))
+
+    @classmethod
+    def clevr6(cls, **arguments: Any) -> IODINE:
+        """Makes the released CLEVR6 network (128x128, 1,177,168 parameters), any argument replaceable."""
+        official: dict[str, Any] = {
+            "num_slots": 7,
+            "latent_size": 64,
+            "decoder_channels": (64, 64, 64, 64),
+            "decoder_kernel": 3,
+            "encoder_channels": (64, 64, 64, 64),
+            "encoder_kernel": 3,
+            "mlp_sizes": (256, 256),
+            "lstm_size": 256,
+            "coordinates": "linear",
+            "learning_rate": 1e-3,
+            "reference_batch_size": 32,
+        }
+        return cls(**(official | arguments))
+
+    def forward(
+        self,
+        batch: Batch | Tensor,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        noise: Tensor | None = None,
+        return_steps: bool = False,
+    ) -> Decomposition:
+        """Decomposes images by iterative inference (Algorithm 1 of the paper).
+
+        Args:
+            batch: images ``(B, C, H, W)``, uint8 or float in [0, 1], or a dict with them under ``image``.
+            num_slots: K, if not that of training.
+            num_iterations: T >= 0, if not that of training.
+            noise: standard-normal numbers ``(T+1, B, K, D)`` for the samples of z, in place of fresh ones.
+            return_steps: also return the decomposition at every refinement step.
+
+        Returns:
+            The decomposition after the last step. It carries a graph to the parameters where gradients are enabled.
+
+        Raises:
+            TypeError: if the images are not a uint8 or float tensor.
+            ValueError: if a shape does not fit.
+        """
+        images = self.images(batch)
+        slots = self.num_slots if num_slots is None else num_slots
+        iterations = self.num_iterations if num_iterations is None else num_iterations
+        if slots < 1 or iterations < 0:
+            raise ValueError(f"need num_slots >= 1 and num_iterations >= 0, got {slots} and {iterations}")
+        shape = (iterations + 1, images.shape[0], slots, self.latent_size)
+        if noise is None:
+            noise = torch.randn(shape, dtype=images.dtype, device=images.device)
+        elif tuple(noise.shape) != shape:
+            raise ValueError(f"noise must be (T+1, B, K, D) = {shape}, got {tuple(noise.shape)}")
+        return self._infer(images, noise.to(images), return_steps, differentiable=torch.is_grad_enabled())
+
+    def loss(self, batch: Batch | Tensor, noise: Tensor | None = None) -> tuple[Tensor, Decomposition]:
+        """Returns the training loss with its graph, and the decomposition after the last step without one.
+
+        ``sum_t t/T (NLL_t + KL_t)`` over t = 0 .. T, means over the batch (equation 5; the weights are the code's).
+        """
+        result = self(batch, noise=noise)
+        objective = (result.trace.nll + result.trace.kl.sum(dim=2)).mean(dim=1)  # (T+1,)
+        weights = torch.linspace(0, 1, len(objective), dtype=objective.dtype, device=objective.device)
+        return (weights * objective).sum(), result.detach()
+
+    def noise_shape(self, batch_size: int) -> tuple[int, ...]:
+        return (self.num_iterations + 1, batch_size, self.num_slots, self.latent_size)
+
+    def _infer(self, images: Tensor, noise: Tensor, return_steps: bool, differentiable: bool) -> Decomposition:
+        """Algorithm 1: for T steps, decode a sample, differentiate the loss, refine the posterior; then decode once more."""
+        steps: list[Decomposition] = []
+        traces: list[Trace] = []
+        with differentiation_allowed():
+            images, noise = usable_in_graph(images), usable_in_graph(noise)
+            iterations, (batch, slots) = len(noise) - 1, noise.shape[1:3]
+            inner_batch = self.batch_size or batch
+            state: State = None
+            parameters = self.initial_posterior.expand(batch, slots, -1)  # lambda, (B, K, 2D)
+            for t in range(iterations + 1):
+                if not (differentiable and parameters.requires_grad):
+                    parameters = parameters.detach().requires_grad_()
+
+                posterior = Posterior(parameters)
+                latents = posterior.rsample(noise[t])
+                decoded = self.decoder(latents, images.shape[2], images.shape[3])
+                mixture = PixelMixture(images, decoded, self.distribution)
+                kl = posterior.kl(self.prior_scale)
+                step = self._decomposition(posterior, latents, mixture, kl)
+                if not differentiable:
+                    step = step.detach()  # else the traces would keep every step's activations alive
+                traces.append(step.trace)
+                if return_steps or t == iterations:
+                    steps.append(step)
+                if t == iterations:
+                    break
+
+                # The loss that is differentiated here is the mean over the batch of NLL + KL.
+                mask_gradient, mean_gradient = (g / inner_batch for g in mixture.nll_gradients())
+                posterior_gradient = gradient(
+                    (*decoded, kl),
+                    (mask_gradient, mean_gradient, torch.full_like(kl, 1.0 / inner_batch)),
+                    parameters,
+                    keep_graph=differentiable,
+                )
+                inputs = RefinementInputs(
+                    image=images,
+                    means=mixture.means,
+                    masks=mixture.masks,
+                    mask_logits=mixture.mask_logits,
+                    mask_posterior=mixture.mask_posterior(self.mask_posterior_epsilon),
+                    mean_gradient=mean_gradient,
+                    mask_gradient=mask_gradient,
+                    log_likelihood=mixture.log_prob,
+                    leave_one_out=mixture.leave_one_out(),
+                    posterior=parameters,
+                    posterior_gradient=posterior_gradient,
+                )
+                with torch.set_grad_enabled(differentiable):
+                    update, state = self.refinement(inputs, state)
+                    parameters = parameters + update
+
+            trace = Trace(*(torch.cat(terms) for terms in zip(*traces, strict=True)))
+        last = steps[-1]._replace(trace=trace)
+        return last._replace(steps=tuple(steps)) if return_steps else last
+
+    @staticmethod
+    def _decomposition(posterior: Posterior, latents: Tensor, mixture: PixelMixture, kl: Tensor) -> Decomposition:
+        reconstruction, nll = mixture.reconstruction, mixture.nll
+        mse = (reconstruction - mixture.image.squeeze(1)).square().mean(dim=(1, 2, 3))
+        return Decomposition(
+            mean=posterior.mean,
+            std=posterior.std,
+            latents=latents,
+            masks=mixture.masks,
+            means=mixture.means,
+            reconstruction=reconstruction,
+            nll=nll,
+            kl=kl,
+            trace=Trace(nll.unsqueeze(0), kl.unsqueeze(0), mse.unsqueeze(0)),
+        )
+

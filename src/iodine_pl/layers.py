@@ -1,0 +1,119 @@
+"""Layers with the shapes, padding and initial values of the reference code (Sonnet 1 on TensorFlow 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["LSTMCell", "Linear", "SameConv2d", "StoppedLayerNorm", "conv_stack", "mlp", "same_padding"]
+
+
+def _fan_in_normal_(weight: Tensor, fan_in: int) -> None:
+    """Fills ``weight`` from a normal of std 1/sqrt(fan_in) cut at two sigma, so that its real std is 0.88 of that."""
+    std = 1.0 / math.sqrt(fan_in)
+    nn.init.trunc_normal_(weight, std=std, a=-2.0 * std, b=2.0 * std)
+
+
+def same_padding(size: int, kernel_size: int, stride: int) -> tuple[int, int]:
+    """Returns TensorFlow's SAME padding of one axis, (before, after): where the total is odd, the end gets more."""
+    total = max((math.ceil(size / stride) - 1) * stride + kernel_size - size, 0)
+    return total // 2, total - total // 2
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolves with TensorFlow's SAME padding: ``(N, C_in, H, W) -> (N, C_out, ceil(H/stride), ceil(W/stride))``.
+
+    At stride 2 that padding depends on the size and is often asymmetric, which ``nn.Conv2d`` cannot express.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride)
+
+    def reset_parameters(self) -> None:
+        _fan_in_normal_(self.weight, self.in_channels * self.kernel_size[0] * self.kernel_size[1])
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        top, bottom = same_padding(x.shape[-2], self.kernel_size[0], self.stride[0])
+        left, right = same_padding(x.shape[-1], self.kernel_size[1], self.stride[1])
+        if (top, left) == (bottom, right):  # the convolution pads by itself: no copy
+            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left))
+        return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, self.bias, self.stride)
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` with the reference code's initial values: truncated normal weights, zero biases."""
+
+    def reset_parameters(self) -> None:
+        _fan_in_normal_(self.weight, self.in_features)
+        nn.init.zeros_(self.bias)
+
+
+class LSTMCell(nn.Module):
+    """Steps an LSTM whose four gates are one affine map of [input, hidden], in the order i, j, f, o.
+
+    ``c' = sigmoid(f + 1) c + sigmoid(i) tanh(j)``, ``h' = sigmoid(o) tanh(c')``. The forget bias of 1 is added when it
+    runs, not stored, and the stored bias starts as random as the weights: both are so in the reference code.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, forget_bias: float = 1.0) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.forget_bias = forget_bias
+        self.gates = Linear(input_size + hidden_size, 4 * hidden_size)
+        _fan_in_normal_(self.gates.bias, input_size + hidden_size)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Maps ``x`` (N, input_size) and ``state`` (h, c), each (N, hidden_size) and zero if None, to the next state."""
+        if state is None:
+            zeros = x.new_zeros(x.shape[0], self.hidden_size)
+            state = (zeros, zeros)
+        hidden, cell = state
+        i, j, f, o = self.gates(torch.cat([x, hidden], dim=-1)).chunk(4, dim=-1)
+        cell = torch.sigmoid(f + self.forget_bias) * cell + torch.sigmoid(i) * torch.tanh(j)
+        return torch.sigmoid(o) * torch.tanh(cell), cell
+
+
+class StoppedLayerNorm(nn.Module):
+    """Stops the gradient of its input and normalises it over all axes but the first, with a gain and bias per channel.
+
+    ``(N, C, ...) -> (N, C, ...)``; one mean and one (biased) variance for all channels and pixels of a sample, as Sonnet 1
+    does. As nothing flows back, the normalised input is a constant and only the gain and bias are in the graph.
+    (``nn.GroupNorm(1, C)`` has the same values, but torch 2.13 crashes in its backward for a channels-last constant.)
+    """
+
+    def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            variance, mean = torch.var_mean(x, dim=tuple(range(1, x.ndim)), correction=0, keepdim=True)
+            normalised = (x - mean) * torch.rsqrt(variance + self.epsilon)
+        per_channel = (-1,) + (1,) * (x.ndim - 2)
+        return normalised * self.weight.view(per_channel) + self.bias.view(per_channel)
+
+
+def conv_stack(in_channels: int, channels: Sequence[int], kernel_size: int, stride: int = 1) -> nn.Sequential:
+    """Chains SAME convolutions, each followed by ELU."""
+    layers: list[nn.Module] = []
+    for out_channels in channels:
+        layers += [SameConv2d(in_channels, out_channels, kernel_size, stride), nn.ELU()]
+        in_channels = out_channels
+    return nn.Sequential(*layers)
+
+
+def mlp(in_features: int, sizes: Sequence[int]) -> nn.Sequential:
+    """Chains linear layers with ELU between them and none after the last."""
+    layers: list[nn.Module] = []
+    for size in sizes:
+        layers += [Linear(in_features, size), nn.ELU()]
+        in_features = size
+    return nn.Sequential(*layers[:-1])

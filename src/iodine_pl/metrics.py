@@ -1,0 +1,90 @@
+"""The adjusted Rand index (Hubert & Arabie 1985; Rand 1971) per image, as function and as torchmetrics.Metric."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+__all__ = ["MeanAdjustedRandIndex", "adjusted_rand_index"]
+
+
+def adjusted_rand_index(label: Tensor, assignment: Tensor, foreground: bool = True) -> Tensor:
+    """Compares two segmentations of each image: 1 if equal up to renaming, 0 on average for a random one.
+
+    With n_ij the pixels of true entity i in slot j, and r, a, b the sums of n(n-1) over the cells, rows and columns:
+    ``(r - ab/n(n-1)) / ((a+b)/2 - ab/n(n-1))``. It agrees with the metric of the reference code, but where that is 0/0.
+
+    Args:
+        label: true entity of every pixel, ``(B, H, W)`` integers >= 0; 0 is the background.
+        assignment: slot of every pixel, ``(B, H, W)`` integers >= 0.
+        foreground: count only the pixels whose label is not 0, whatever slot they are in.
+
+    Returns:
+        ``(B,)`` in float64. 1 where the denominator is 0 (both segmentations are one piece, or both all single pixels);
+        NaN where no pixel is counted.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if label.shape != assignment.shape:
+        raise ValueError(f"label {tuple(label.shape)} and assignment {tuple(assignment.shape)} must have one shape")
+    if label.device.type == "mps":  # has no float64
+        return adjusted_rand_index(label.cpu(), assignment.cpu(), foreground).to(torch.float32).to(label.device)
+    label, assignment = label.flatten(1).long(), assignment.flatten(1).long()
+    batch, device = len(label), label.device
+    entities, slots = (int(x.max()) + 1 if x.numel() else 1 for x in (label, assignment))
+    cell = label * slots + assignment  # which of the L x K cells of the table each pixel falls in
+    table = torch.zeros(batch, entities * slots, dtype=torch.float64, device=device)
+    table.scatter_add_(1, cell, torch.ones(cell.shape, dtype=torch.float64, device=device))
+    table = table.view(batch, entities, slots)
+    if foreground:
+        table = table[:, 1:]
+
+    def pairs(count: Tensor) -> Tensor:
+        return count * (count - 1.0)
+
+    pixels = table.sum(dim=(1, 2))
+    index = pairs(table).sum(dim=(1, 2))
+    rows, columns = pairs(table.sum(dim=2)).sum(dim=1), pairs(table.sum(dim=1)).sum(dim=1)
+    expected = rows * columns / pairs(pixels).clamp(min=1.0)
+    denominator = (rows + columns) / 2.0 - expected
+    perfect = torch.ones_like(index)
+    ari = torch.where(denominator == 0.0, perfect, (index - expected) / torch.where(denominator == 0.0, 1.0, denominator))
+    return torch.where(pixels == 0.0, torch.nan, ari)
+
+
+class MeanAdjustedRandIndex(Metric):
+    """Averages :func:`adjusted_rand_index` over images, the same on any number of processes.
+
+    Images without any counted pixel are left out of the mean and counted in ``skipped``. With no image it is NaN.
+
+    Args:
+        foreground: leave out the background, as in the paper; else count all pixels.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
+
+    total: Tensor
+    images: Tensor
+    skipped: Tensor
+
+    def __init__(self, foreground: bool = True) -> None:
+        super().__init__()
+        self.foreground = foreground
+        for name in ("total", "images", "skipped"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, label: Tensor, masks: Tensor) -> None:
+        """Adds images: true ``label`` (B, H, W), and ``masks`` (B, K, H, W) whose largest over K takes the pixel."""
+        ari = adjusted_rand_index(label, masks.argmax(dim=1), self.foreground)
+        counted = ~ari.isnan()
+        self.total += ari[counted].sum()
+        self.images += counted.sum()
+        self.skipped += (~counted).sum()
+
+    def compute(self) -> Tensor:
+        """Returns the mean, a float64 scalar."""
+        return self.total / self.images

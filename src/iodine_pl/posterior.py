@@ -1,0 +1,46 @@
+"""The posterior over slot latents, q(z_k | x)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["PRIOR_SCALE", "Posterior"]
+
+PRIOR_SCALE = math.sqrt(math.log(2.0))
+"""Standard deviation of the reference code's prior: its parameters are zeros, and softplus(0) = ln 2 is a variance."""
+
+
+class Posterior:
+    r"""Gives the diagonal Gaussian posterior of every slot,
+
+    .. math:: q_\lambda(z_k | x) = \mathcal{N}(z_k;\ \mu_k,\ \mathrm{diag}\,\mathrm{softplus}(\rho_k)),
+        \qquad \lambda_k = [\mu_k | \rho_k].
+
+    Softplus gives the *variance*, not the standard deviation, as in the reference code.
+
+    Args:
+        parameters: lambda, ``(B, K, 2D)``, any real numbers.
+    """
+
+    def __init__(self, parameters: Tensor) -> None:
+        self.mean, raw = parameters.chunk(2, dim=-1)
+        self.variance = F.softplus(raw)
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation, ``(B, K, D)``."""
+        return self.variance.sqrt()
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """Returns ``mean + std * noise``, ``(B, K, D)``, for standard-normal ``noise`` of that shape."""
+        return self.mean + self.std * noise
+
+    def kl(self, prior_scale: float = PRIOR_SCALE) -> Tensor:
+        """Returns KL(q || N(0, prior_scale^2)) in nats, summed over the latent axis, ``(B, K)``."""
+        ratio = self.variance / prior_scale**2
+        terms = ratio + (self.mean / prior_scale).square() - 1.0 - torch.log(ratio)
+        return 0.5 * terms.sum(dim=-1)

@@ -1,0 +1,162 @@
+"""The inputs a_k of the refinement network, each named, and the network (section 3.2 and Algorithm 1 of the paper)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from iodine_pl.layers import Linear, LSTMCell, StoppedLayerNorm, conv_stack, mlp
+
+__all__ = ["RefinementInputs", "RefinementNetwork", "State", "coordinate_grid"]
+
+State = tuple[Tensor, Tensor] | None
+"""Hidden and cell state of the LSTM, each ``(BK, hidden)``; None before the first step, or without LSTM."""
+
+
+class RefinementInputs(NamedTuple):
+    """Holds what the network sees of every slot; the reference code's names stand in brackets."""
+
+    image: Tensor
+    """x, ``(B, C, H, W)`` [image]."""
+    means: Tensor
+    """mu, ``(B, K, C, H, W)`` [components]; gradient flows."""
+    masks: Tensor
+    """m, ``(B, K, H, W)`` [pred_mask]; gradient flows."""
+    mask_logits: Tensor
+    """``(B, K, H, W)`` [mask]; gradient flows."""
+    mask_posterior: Tensor
+    """p(m_k|x, mu), ``(B, K, H, W)`` [posterior]; gradient flows."""
+    mean_gradient: Tensor
+    """Gradient of the loss w.r.t. the pixel parameters, ``(B, K, C, H, W)`` [dcomponents]; stopped, layer norm."""
+    mask_gradient: Tensor
+    """Gradient of the loss w.r.t. the mask logits, ``(B, K, H, W)`` [dmask]; stopped, layer norm."""
+    log_likelihood: Tensor
+    """log p(x_i|z), ``(B, H, W)`` [log_prob]; stopped, layer norm."""
+    leave_one_out: Tensor
+    """``(B, K, H, W)`` [counterfactual]; stopped, layer norm."""
+    posterior: Tensor
+    """lambda, ``(B, K, 2D)`` [zp]; gradient flows."""
+    posterior_gradient: Tensor
+    """Gradient of the loss w.r.t. lambda, ``(B, K, 2D)`` [dzp]; stopped, layer norm."""
+
+
+def coordinate_grid(kind: Literal["linear", "cosine"], frequencies: int, height: int, width: int) -> Tensor:
+    """Returns the coordinate channels, ``(2, H, W)`` or ``(frequencies^2 - 1, H, W)``, in float32 on the CPU.
+
+    ``linear`` is x (column), then y (row), from -1 to 1: the opposite order of the decoder's. ``cosine`` is
+    cos(f pi x) cos(g pi y) for x, y in [0, 1], f slow and g fast over 0 .. frequencies - 1, without the constant one.
+    """
+    if kind == "linear":
+        y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+        return torch.stack([x, y])
+    y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
+    waves = [
+        torch.cos(f * math.pi * x) * torch.cos(g * math.pi * y)
+        for f in range(frequencies)
+        for g in range(frequencies)
+        if (f, g) != (0, 0)
+    ]
+    return torch.stack(waves)
+
+
+class RefinementNetwork(nn.Module):
+    """Computes the update of every slot's posterior parameters: ``lambda <- lambda + f_phi(a_k, h)``.
+
+    Convolutions of stride 2 (ELU after each), the mean over pixels, an MLP (ELU between its layers, none after the last),
+    joined by lambda and its gradient, then an LSTM or nothing, then a linear layer. The inputs marked as stopped go through
+    :class:`StoppedLayerNorm`.
+
+    Args:
+        latent_size: D.
+        image_channels: C.
+        channels: output channels of the convolutions.
+        kernel_size: side of their kernels in pixels.
+        mlp_sizes: widths of the MLP's layers.
+        lstm_size: width of the LSTM; None leaves it out, as the released Tetrominoes network does.
+        coordinates: ``linear`` (2 channels; released CLEVR6) or ``cosine`` (released Multi-dSprites, Tetrominoes).
+        coordinate_frequencies: of ``cosine``, along each axis; 3 give 8 channels.
+        capacity: constant of an input channel and of an input number, 0.5 in the reference code; not in the paper.
+        norm_epsilon: added to the variance in the layer norms.
+    """
+
+    def __init__(
+        self,
+        latent_size: int,
+        image_channels: int = 3,
+        channels: Sequence[int] = (64, 64, 64, 64),
+        kernel_size: int = 3,
+        mlp_sizes: Sequence[int] = (256, 256),
+        lstm_size: int | None = 256,
+        coordinates: Literal["linear", "cosine"] = "linear",
+        coordinate_frequencies: int = 3,
+        capacity: float = 0.5,
+        norm_epsilon: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        if coordinates not in ("linear", "cosine"):
+            raise ValueError(f"coordinates must be 'linear' or 'cosine', got {coordinates!r}")
+        self.coordinates: Literal["linear", "cosine"] = coordinates
+        self.coordinate_frequencies = coordinate_frequencies
+        self.capacity = capacity
+
+        self.norm_mean_gradient = StoppedLayerNorm(image_channels, norm_epsilon)
+        self.norm_mask_gradient = StoppedLayerNorm(1, norm_epsilon)
+        self.norm_log_likelihood = StoppedLayerNorm(1, norm_epsilon)
+        self.norm_leave_one_out = StoppedLayerNorm(1, norm_epsilon)
+        self.norm_posterior_gradient = StoppedLayerNorm(2 * latent_size, norm_epsilon)
+
+        coordinate_channels = 2 if coordinates == "linear" else coordinate_frequencies**2 - 1
+        self.convolutions = conv_stack(3 * image_channels + 7 + coordinate_channels, channels, kernel_size, stride=2)
+        self.mlp = mlp(channels[-1], mlp_sizes)
+        features = mlp_sizes[-1] + 4 * latent_size + 1
+        self.lstm = None if lstm_size is None else LSTMCell(features, lstm_size)
+        self.head = Linear(features if lstm_size is None else lstm_size, 2 * latent_size)
+
+    def forward(self, inputs: RefinementInputs, state: State = None) -> tuple[Tensor, State]:
+        """Returns the update ``(B, K, 2D)`` and the next LSTM state."""
+        slots = inputs.means.shape[1]
+        encoded = self.mlp(self.convolutions(self._spatial(inputs)).mean(dim=(2, 3)))
+        features = torch.cat([encoded, self._flat(inputs)], dim=1)
+        if self.lstm is not None:
+            state = self.lstm(features, state)
+            features = state[0]
+        return rearrange(self.head(features), "(b k) d -> b k d", k=slots), state
+
+    def _spatial(self, inputs: RefinementInputs) -> Tensor:
+        """Joins the image-sized inputs, ``(BK, channels, H, W)``, in the alphabetical order of the reference's names."""
+        batch, slots, _, height, width = inputs.means.shape
+
+        def per_slot(x: Tensor) -> Tensor:
+            return rearrange(x, "b k c h w -> (b k) c h w") if x.ndim == 5 else rearrange(x, "b k h w -> (b k) 1 h w")
+
+        def shared(x: Tensor) -> Tensor:
+            return repeat(x, "b c h w -> (b k) c h w", k=slots)
+
+        grid = coordinate_grid(self.coordinates, self.coordinate_frequencies, height, width)
+        log_likelihood = rearrange(inputs.log_likelihood, "b h w -> b 1 h w")
+        channels = [
+            inputs.means.new_full((batch * slots, 1, height, width), self.capacity),
+            per_slot(inputs.means),
+            repeat(grid.to(inputs.means), "c h w -> n c h w", n=batch * slots),
+            self.norm_leave_one_out(per_slot(inputs.leave_one_out)),
+            self.norm_mean_gradient(per_slot(inputs.mean_gradient)),
+            self.norm_mask_gradient(per_slot(inputs.mask_gradient)),
+            shared(inputs.image),
+            shared(self.norm_log_likelihood(log_likelihood)),
+            per_slot(inputs.mask_logits),
+            per_slot(inputs.mask_posterior),
+            per_slot(inputs.masks),
+        ]
+        return torch.cat(channels, dim=1)
+
+    def _flat(self, inputs: RefinementInputs) -> Tensor:
+        """Joins the vector inputs, ``(BK, 4D + 1)``."""
+        posterior = rearrange(inputs.posterior, "b k d -> (b k) d")
+        gradient = rearrange(inputs.posterior_gradient, "b k d -> (b k) d")
+        capacity = posterior.new_full((posterior.shape[0], 1), self.capacity)
+        return torch.cat([self.norm_posterior_gradient(gradient), capacity, posterior], dim=1)

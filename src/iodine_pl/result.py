@@ -1,0 +1,59 @@
+"""What a model says of a batch of images."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+__all__ = ["Decomposition", "Trace"]
+
+
+class Trace(NamedTuple):
+    """Holds the terms of the loss at every refinement step, the initial state first."""
+
+    nll: Tensor
+    """``(T+1, B)`` nats."""
+    kl: Tensor
+    """``(T+1, B, K)`` nats."""
+    mse: Tensor
+    """``(T+1, B)`` mean over pixels and channels of the squared error of the reconstruction."""
+
+    def detach(self) -> Trace:
+        """Returns the same numbers without their graph."""
+        return Trace(*(x.detach() for x in self))
+
+
+class Decomposition(NamedTuple):
+    """Holds the scene as the model sees it after the last refinement step."""
+
+    mean: Tensor
+    """Posterior mean of every slot, ``(B, K, D)``."""
+    std: Tensor
+    """Posterior standard deviation, ``(B, K, D)``."""
+    latents: Tensor
+    """The sample z that was decoded, ``(B, K, D)``."""
+    masks: Tensor
+    """m, ``(B, K, H, W)``, positive, sums to 1 over K."""
+    means: Tensor
+    """Mean image of every slot, ``(B, K, C, H, W)``; not squashed, may leave [0, 1]."""
+    reconstruction: Tensor
+    """sum_k m_k mu_k, ``(B, C, H, W)``."""
+    nll: Tensor
+    """Negative log-likelihood of each image in nats, ``(B,)``."""
+    kl: Tensor
+    """KL(posterior || prior) of each slot in nats, ``(B, K)``."""
+    trace: Trace
+    """The terms of the loss at every refinement step."""
+    steps: tuple[Decomposition, ...] = ()
+    """On request the same for every refinement step, T + 1 of them, the initial state first."""
+
+    @property
+    def elbo(self) -> Tensor:
+        """``-nll - sum_k kl``, ``(B,)`` nats."""
+        return -self.nll - self.kl.sum(dim=1)
+
+    def detach(self) -> Decomposition:
+        """Returns the same numbers without their graph."""
+        tensors = (x.detach() for x in self[:8])
+        return Decomposition(*tensors, self.trace.detach(), tuple(step.detach() for step in self.steps))

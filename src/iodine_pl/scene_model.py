@@ -1,0 +1,192 @@
+"""What IODINE and its baselines share as LightningModules: batches in, decompositions out, the published training rule."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from lightning_utilities.core.rank_zero import rank_zero_info
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+
+from iodine_pl.noise import keyed_normal
+from iodine_pl.optim import TFAdam, square_root_rule
+from iodine_pl.result import Decomposition
+from iodine_pl.safety import NonFiniteGuard, poison_if_nonfinite
+
+__all__ = ["Batch", "SceneModel"]
+
+Batch = Mapping[str, Any]
+"""``image`` (B, C, H, W) uint8 or float in [0, 1]; where known ``label``, ``index`` and others, which the model ignores."""
+
+_TRAIN, _EVALUATE_IMAGE, _EVALUATE_BATCH = range(3)  # first part of the noise's key
+
+
+class SceneModel(pl.LightningModule):
+    """Trains and evaluates a model whose ``forward`` gives a :class:`Decomposition` and whose ``loss`` trains it.
+
+    The arguments are those of :class:`iodine_pl.IODINE`, described there.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        batch_size: int | None,
+        reference_batch_size: int,
+        optimizer: Literal["tf_adam", "adam"],
+        betas: tuple[float, float],
+        adam_epsilon: float,
+        decay_factor: float,
+        decay_steps: int,
+        gradient_clip_norm: float | None,
+        max_skipped_updates: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        if optimizer not in ("tf_adam", "adam"):
+            raise ValueError(f"optimizer must be 'tf_adam' or 'adam', got {optimizer!r}")
+        if seed < 0:
+            raise ValueError(f"seed must not be negative, got {seed}")
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.reference_batch_size = reference_batch_size
+        self.optimizer = optimizer
+        self.betas = (betas[0], betas[1])
+        self.adam_epsilon = adam_epsilon
+        self.decay_factor = decay_factor
+        self.decay_steps = decay_steps
+        self.gradient_clip_norm = gradient_clip_norm
+        self.seed = seed
+        self.guard = NonFiniteGuard(max_skipped_updates)
+        self.image_channels = 3
+
+    @abstractmethod
+    def forward(self, batch: Batch | Tensor, *, noise: Tensor | None = None) -> Decomposition:
+        """Decomposes a batch of images."""
+
+    @abstractmethod
+    def loss(self, batch: Batch | Tensor, noise: Tensor | None = None) -> tuple[Tensor, Decomposition]:
+        """Returns the training loss with its graph, and the decomposition without one."""
+
+    @abstractmethod
+    def noise_shape(self, batch_size: int) -> tuple[int, ...]:
+        """Returns the shape of ``noise`` for a batch; its axis 1 is the batch."""
+
+    def images(self, batch: Batch | Tensor) -> Tensor:
+        """Returns the images of a batch, ``(B, C, H, W)`` in [0, 1], in the parameters' floating type.
+
+        Raises:
+            TypeError: if there is no tensor, or it is neither uint8 nor float.
+            ValueError: if it is not ``(B, C, H, W)`` with the C that this model was made for.
+        """
+        images = batch["image"] if isinstance(batch, Mapping) else batch
+        if not isinstance(images, Tensor) or not (images.is_floating_point() or images.dtype == torch.uint8):
+            kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+            raise TypeError(f"{type(self).__name__} takes uint8 images or float images in [0, 1], got {kind}")
+        if images.ndim != 4 or images.shape[1] != self.image_channels:
+            raise ValueError(
+                f"{type(self).__name__} takes images (B, {self.image_channels}, H, W), got {tuple(images.shape)}; "
+                "move the channels to axis 1, or make the model with image_channels=..."
+            )
+        dtype = next(self.parameters()).dtype
+        return images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
+
+    # Training
+
+    def training_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
+        shape = self.noise_shape(len(self.images(batch)))
+        noise = keyed_normal(shape, self.seed, _TRAIN, self.global_rank, self.current_epoch, batch_idx)
+        loss, result = self.loss(batch, noise=noise)
+        self.guard.watch(result.trace)
+        self._log_scalars("train", loss, result)
+        return poison_if_nonfinite(loss)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        rate = self.learning_rate
+        if self.batch_size is None:
+            rank_zero_info(f"Learning rate {rate:.3g}, not scaled: give the model its batch_size to scale it.")
+        else:
+            trainer = self._trainer
+            devices, micro_batches = (trainer.world_size, trainer.accumulate_grad_batches) if trainer else (1, 1)
+            images = self.batch_size * devices * micro_batches
+            rate = square_root_rule(self.learning_rate, images, self.reference_batch_size)
+            rank_zero_info(
+                f"Learning rate {rate:.3g} = {self.learning_rate:g} x sqrt({images} images an update / "
+                f"{self.reference_batch_size}): {self.batch_size} per device, {devices} device(s), "
+                f"{micro_batches} micro-batch(es)."
+            )
+        kind = TFAdam if self.optimizer == "tf_adam" else torch.optim.Adam
+        optimizer = kind(self.parameters(), lr=rate, betas=self.betas, eps=self.adam_epsilon)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self.decay_factor ** (step / self.decay_steps)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips by global norm, the Trainer's ``gradient_clip_val`` first, else the model's; drops a non-finite update."""
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self.log("train/gradient_norm", norm)
+        if self.guard.must_skip(norm, self):
+            for p in self.parameters():
+                p.grad = None  # the optimiser passes over a parameter without gradient, moments and all
+        elif gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            limit = self.gradient_clip_norm if gradient_clip_val is None else gradient_clip_val
+            if limit is not None:
+                torch.nn.utils.clip_grads_with_norm_(self.parameters(), limit, norm)
+        self.log("train/skipped_updates", float(self.guard.skipped))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["nonfinite_guard"] = self.guard.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "nonfinite_guard" in checkpoint:
+            self.guard.load_state_dict(checkpoint["nonfinite_guard"])
+
+    # Evaluation
+
+    def validation_step(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:
+        return self._evaluate("val", batch, batch_idx)
+
+    def test_step(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:
+        return self._evaluate("test", batch, batch_idx)
+
+    def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:
+        return self(batch, noise=self._evaluation_noise(batch, batch_idx))
+
+    def _evaluate(self, stage: str, batch: Batch | Tensor, batch_idx: int) -> Decomposition:
+        result = self(batch, noise=self._evaluation_noise(batch, batch_idx))
+        self._log_scalars(stage, None, result)
+        return result
+
+    def _evaluation_noise(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
+        """Keys the noise by the image's ``index`` where the batch has it: then results do not depend on the batching."""
+        if isinstance(batch, Mapping) and "index" in batch:
+            shape = self.noise_shape(1)
+            draws = [keyed_normal(shape, self.seed, _EVALUATE_IMAGE, int(i)) for i in batch["index"].tolist()]
+            return torch.cat(draws, dim=1)
+        shape = self.noise_shape(len(self.images(batch)))
+        return keyed_normal(shape, self.seed, _EVALUATE_BATCH, self.global_rank, batch_idx)
+
+    def _log_scalars(self, stage: str, loss: Tensor | None, result: Decomposition) -> None:
+        """Logs batch means in nats: the last state's under ``stage/``, every refinement step's under ``stage_steps/``."""
+        nll, kl, mse = result.trace.nll.mean(1), result.trace.kl.sum(2).mean(1), result.trace.mse.mean(1)  # each (T+1,)
+        series = {"nll": nll, "kl": kl, "elbo": -nll - kl, "mse": mse}
+        scalars = {f"{stage}/{name}": values[-1] for name, values in series.items()}
+        for name, values in series.items():
+            scalars |= {f"{stage}_steps/{name}_{t}": value for t, value in enumerate(values)}
+        evaluating = stage != "train"
+        size = len(result.nll)
+        self.log_dict(scalars, batch_size=size, on_step=not evaluating, on_epoch=evaluating, sync_dist=evaluating)
+        if loss is not None:
+            self.log(f"{stage}/loss", loss.detach(), prog_bar=True, batch_size=size)
