@@ -1,0 +1,84 @@
+"""The order of reading: a function of (seed, epoch), cut over processes, resumable at any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DistributedSampler
+
+from iodine_pl.datamodules.hdf5 import BLOCK
+
+__all__ = ["BatchSampler", "block_shuffled"]
+
+WINDOW = 16
+"""Blocks that are mixed with one another: a batch comes from so many blocks at most (two windows at a border)."""
+
+
+def block_shuffled(indices: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
+    """Returns the indices of an epoch in random order: blocks are shuffled, then the images of each 16 blocks in a row.
+
+    So each block is read and unpacked once an epoch. The order depends on nothing but the arguments.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    blocks, block_of = np.unique(indices // BLOCK, return_inverse=True)
+    window = rng.permutation(len(blocks))[block_of] // WINDOW
+    return indices[np.lexsort((rng.random(len(indices)), window))]
+
+
+class BatchSampler(DistributedSampler[Any]):
+    """Yields the batches of this process, each a list of indices.
+
+    In training every process gets one contiguous part of the shuffled order, all of one length, in full batches: no image
+    comes twice in an epoch, and fewer than ``batch_size * processes`` are left out, others in each epoch. In evaluation
+    each image comes exactly once, on one of the processes; their numbers of images differ by one at most.
+
+    It derives from DistributedSampler so that Lightning leaves it as it is.
+
+    Args:
+        indices: positions in the file, increasing.
+        batch_size: images in a batch, per process.
+        shuffle: training order; else as in the file, with a smaller last batch.
+        seed: of the order.
+        rank: this process.
+        processes: number of all.
+        resume: (epoch, batches): in that epoch so many batches are passed over, as a run that stopped there has seen them.
+    """
+
+    def __init__(
+        self,
+        indices: Sequence[int] | NDArray[np.int64],
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+        resume: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.indices = np.asarray(indices, dtype=np.int64)
+        super().__init__(self.indices, num_replicas=processes, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
+        self.batch_size = batch_size
+        self.resume = resume
+        self.epoch = resume[0]
+
+    def __len__(self) -> int:
+        """Returns the number of batches of a whole epoch on this process."""
+        if self.shuffle:
+            return len(self.indices) // (self.batch_size * self.num_replicas)
+        return -(-len(self._share(self.indices)) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if self.shuffle:
+            order = block_shuffled(self.indices, self.seed, self.epoch)
+            size = len(self) * self.batch_size
+            order = order[self.rank * size : (self.rank + 1) * size]
+        else:
+            order = self._share(self.indices)
+        first = self.resume[1] if self.epoch == self.resume[0] else 0
+        for start in range(first * self.batch_size, len(order), self.batch_size):
+            yield order[start : start + self.batch_size].tolist()
+
+    def _share(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.array_split(indices, self.num_replicas)[self.rank]

@@ -1,0 +1,162 @@
+"""Generates Tetrominoes scenes like those of DeepMind's dataset: same pieces, same bevelled cells, same colours.
+
+The look is measured on real records; that shapes, colours and positions are uniform is inferred from few of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["COLORS", "SHAPES", "generate"]
+
+SHAPES: tuple[str, ...] = (
+    "####",
+    "#/#/#/#",
+    "###/#..",
+    "#../###",
+    "..#/###",
+    "###/..#",
+    "##/.#/.#",
+    ".#/.#/##",
+    "##/#./#.",
+    "#./#./##",
+    "##./.##",
+    ".##/##.",
+    ".#/##/#.",
+    "#./##/.#",
+    ".#./###",
+    "###/.#.",
+    ".#/##/.#",
+    "#./##/#.",
+    "##/##",
+)
+"""Rows of each piece; its number in the files is its position here plus 1. Numbers 1, 4 and 8 were not seen, but inferred."""
+
+COLORS: NDArray[np.uint8] = np.array(
+    [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], dtype=np.uint8
+)
+
+_CELL = np.array(  # brightness of the 5x5 pixels of a cell, the same in every cell of the real records
+    [
+        [191, 255, 255, 255, 223],
+        [127, 159, 159, 159, 191],
+        [127, 159, 159, 159, 191],
+        [127, 159, 159, 159, 191],
+        [95, 63, 63, 63, 127],
+    ],
+    dtype=np.uint8,
+)
+_SIDE = len(_CELL)
+_PIXELS = 4 * _SIDE * _SIDE
+_TRIES = 100  # positions tried for a piece before its scene starts anew
+
+
+def _pieces() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the (row, column) of the 100 pixels of each piece, (19, 100, 2), and its bounding boxes, (19, 2)."""
+    pixels, boxes = [], []
+    inside = np.stack(np.meshgrid(np.arange(_SIDE), np.arange(_SIDE), indexing="ij"), axis=-1).reshape(-1, 2)
+    for shape in SHAPES:
+        rows = shape.split("/")
+        cells = np.array([(r, c) for r, row in enumerate(rows) for c, mark in enumerate(row) if mark == "#"])
+        pixels.append((cells[:, None] * _SIDE + inside).reshape(-1, 2))
+        boxes.append((len(rows) * _SIDE, len(rows[0]) * _SIDE))
+    return np.array(pixels), np.array(boxes)
+
+
+_PIECES, _BOXES = _pieces()
+_BRIGHTNESS = np.tile(_CELL.reshape(-1), 4)
+
+
+def generate(
+    count: int, seed: int = 0, size: int = 35, objects: int = 3, block: int = 256
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], dict[str, NDArray[Any]]]]:
+    """Yields blocks of ``(image, label, num_objects, factors)`` until ``count`` scenes are made.
+
+    ``image`` (n, size, size, 3) uint8 on black, ``label`` (n, size, size) uint8 with 0 for the background,
+    ``num_objects`` (n,) uint8, and the factors of the real files, each (n, objects + 1, ...) float32 with zeros for the background:
+    ``x`` the top row and ``y`` the left column of the piece's box in pixels, ``shape`` 1 to 19, ``color`` RGB in {0, 1},
+    ``visibility`` (1, the background's too). A piece whose place is taken moves; whole pieces lie inside and never overlap.
+
+    Args:
+        count: number of scenes.
+        seed: a scene is a function of the seed and its position, whatever the count.
+        size: side of the square image in pixels, at least 20.
+        objects: pieces in a scene, 1 to 3 at the standard size.
+        block: scenes made at a time.
+    """
+    if size < _BOXES.max() or objects < 1 or objects * _PIXELS > size * size // 2:
+        raise ValueError(f"{objects} pieces of 100 pixels do not fit freely into {size}x{size} pixels")
+    for number, start in enumerate(range(0, count, block)):
+        scenes = _scenes(np.random.default_rng([seed, number]), block, size, objects)
+        n = min(block, count - start)
+        image, label, num_objects, factors = scenes
+        yield image[:n], label[:n], num_objects[:n], {name: value[:n] for name, value in factors.items()}
+
+
+def _scenes(
+    rng: np.random.Generator, n: int, size: int, objects: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], dict[str, NDArray[Any]]]:
+    shape = rng.integers(len(SHAPES), size=(n, objects))
+    color = COLORS[rng.integers(len(COLORS), size=(n, objects))]
+    corner = np.zeros((n, objects, 2), dtype=np.int64)
+    label = np.zeros((n, size * size), dtype=np.uint8)
+    image = np.zeros((n, size * size, 3), dtype=np.uint8)
+    waiting = np.arange(n)  # scenes without all their pieces
+    while len(waiting):
+        label[waiting] = 0
+        placed = np.ones(len(waiting), dtype=bool)
+        for k in range(objects):
+            placed[placed] = _place(rng, waiting[placed], k, shape[:, k], corner, label, size)
+        waiting = waiting[~placed]
+    every = np.arange(n)[:, None]
+    for k in range(objects):
+        image[every, _flat_pixels(shape[:, k], corner[:, k], size)] = _BRIGHTNESS[None, :, None] * color[:, k, None]
+
+    def with_background(values: NDArray[Any], background: float = 0.0) -> NDArray[np.float32]:
+        padded = np.full((n, objects + 1, *values.shape[2:]), background, dtype=np.float32)
+        padded[:, 1:] = values
+        return padded
+
+    factors = {
+        "x": with_background(corner[..., 0]),
+        "y": with_background(corner[..., 1]),
+        "shape": with_background(shape + 1),
+        "color": with_background(color),
+        "visibility": with_background(np.ones((n, objects)), background=1.0),
+    }
+    image, label = image.reshape(n, size, size, 3), label.reshape(n, size, size)
+    return image, label, np.full(n, objects, dtype=np.uint8), factors
+
+
+def _place(
+    rng: np.random.Generator,
+    scenes: NDArray[np.int64],
+    k: int,
+    shape: NDArray[np.int64],
+    corner: NDArray[np.int64],
+    label: NDArray[np.uint8],
+    size: int,
+) -> NDArray[np.bool_]:
+    """Puts piece ``k`` of the given scenes at a free place; returns for which of them one was found."""
+    todo = np.arange(len(scenes))
+    for _ in range(_TRIES):
+        at = scenes[todo]
+        corner[at, k] = rng.integers(size - _BOXES[shape[at]] + 1)
+        pixels = _flat_pixels(shape[at], corner[at, k], size)
+        free = ~label[at[:, None], pixels].any(axis=1)
+        label[at[free, None], pixels[free]] = k + 1
+        todo = todo[~free]
+        if not len(todo):
+            break
+    found = np.ones(len(scenes), dtype=bool)
+    found[todo] = False
+    return found
+
+
+def _flat_pixels(shape: NDArray[np.int64], corner: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    pixels = _PIECES[shape] + corner[:, None]
+    return pixels[..., 0] * size + pixels[..., 1]
