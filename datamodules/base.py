@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from iodine_pl.datamodules.convert import convert
 from iodine_pl.datamodules.hdf5 import SceneDataset, SceneFileError
 from iodine_pl.datamodules.sampler import BatchSampler
-from iodine_pl.datamodules.tfrecord import Feature, is_tfrecord
+from iodine_pl.datamodules.tfrecord import Feature
 
 __all__ = ["ResumableLoader", "SceneDataModule"]
 
@@ -44,7 +44,7 @@ class SceneDataModule(pl.LightningDataModule):
 
     Args:
         path: an HDF5 file of this format, or a TFRecord file of the dataset (gzip or not), which is converted once to an
-            HDF5 file beside it. None: a generated set in ``data_dir``, made at the first use.
+            HDF5 file beside it; the ending .h5 or .hdf5 tells. None: a generated set in ``data_dir``, made at the first use.
         data_dir: folder of the generated set.
         batch_size: images per device.
         num_train, num_val, num_test: images of each split.
@@ -98,7 +98,7 @@ class SceneDataModule(pl.LightningDataModule):
         return self.path
 
     def _must_convert(self) -> bool:
-        return self.path is not None and self.path.suffix in (".tfrecords", ".tfrecord", ".gz")
+        return self.path is not None and self.path.suffix not in (".h5", ".hdf5")
 
     @abstractmethod
     def generate(self, file: Path) -> None:

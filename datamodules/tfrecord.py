@@ -16,7 +16,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Feature", "TFRecordError", "is_tfrecord", "parse_example", "read_records"]
+__all__ = ["Feature", "TFRecordError", "parse_example", "read_records"]
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _LARGEST_RECORD = 1 << 30  # bytes; a longer length can only be damage that the checksum let through
@@ -32,15 +32,6 @@ class Feature(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: type[np.uint8] | type[np.float32] = np.float32
-
-
-def is_tfrecord(path: str | Path) -> bool:
-    """Returns whether the file begins like a TFRecord file, compressed or not."""
-    try:
-        next(read_records(path))
-    except (TFRecordError, StopIteration):
-        return False
-    return True
 
 
 def read_records(path: str | Path) -> Iterator[bytes]:

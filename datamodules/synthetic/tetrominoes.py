@@ -100,7 +100,7 @@ def generate(
 def _scenes(
     rng: np.random.Generator, n: int, size: int, objects: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], dict[str, NDArray[Any]]]:
-    shape = rng.integers(len(SHAPES), size=(n, objects))
+    shape = np.zeros((n, objects), dtype=np.int64)
     color = COLORS[rng.integers(len(COLORS), size=(n, objects))]
     corner = np.zeros((n, objects, 2), dtype=np.int64)
     label = np.zeros((n, size * size), dtype=np.uint8)
@@ -108,6 +108,7 @@ def _scenes(
     waiting = np.arange(n)  # scenes without all their pieces
     while len(waiting):
         label[waiting] = 0
+        shape[waiting] = rng.integers(len(SHAPES), size=(len(waiting), objects))  # anew: some pieces never fit together
         placed = np.ones(len(waiting), dtype=bool)
         for k in range(objects):
             placed[placed] = _place(rng, waiting[placed], k, shape[:, k], corner, label, size)

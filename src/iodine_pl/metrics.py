@@ -29,8 +29,6 @@ def adjusted_rand_index(label: Tensor, assignment: Tensor, foreground: bool = Tr
     """
     if label.shape != assignment.shape:
         raise ValueError(f"label {tuple(label.shape)} and assignment {tuple(assignment.shape)} must have one shape")
-    if label.device.type == "mps":  # has no float64
-        return adjusted_rand_index(label.cpu(), assignment.cpu(), foreground).to(torch.float32).to(label.device)
     label, assignment = label.flatten(1).long(), assignment.flatten(1).long()
     batch, device = len(label), label.device
     entities, slots = (int(x.max()) + 1 if x.numel() else 1 for x in (label, assignment))
@@ -57,7 +55,8 @@ def adjusted_rand_index(label: Tensor, assignment: Tensor, foreground: bool = Tr
 class MeanAdjustedRandIndex(Metric):
     """Averages :func:`adjusted_rand_index` over images, the same on any number of processes.
 
-    Images without any counted pixel are left out of the mean and counted in ``skipped``. With no image it is NaN.
+    Images without any counted pixel are left out of the mean; ``images_skipped`` says after ``compute`` how many there
+    were, on all processes. With no image the mean is NaN.
 
     Args:
         foreground: leave out the background, as in the paper; else count all pixels.
@@ -74,12 +73,14 @@ class MeanAdjustedRandIndex(Metric):
     def __init__(self, foreground: bool = True) -> None:
         super().__init__()
         self.foreground = foreground
+        self.images_skipped = 0
         for name in ("total", "images", "skipped"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, label: Tensor, masks: Tensor) -> None:
         """Adds images: true ``label`` (B, H, W), and ``masks`` (B, K, H, W) whose largest over K takes the pixel."""
-        ari = adjusted_rand_index(label, masks.argmax(dim=1), self.foreground)
+        device = self.total.device
+        ari = adjusted_rand_index(label.to(device), masks.argmax(dim=1).to(device), self.foreground)
         counted = ~ari.isnan()
         self.total += ari[counted].sum()
         self.images += counted.sum()
@@ -87,4 +88,5 @@ class MeanAdjustedRandIndex(Metric):
 
     def compute(self) -> Tensor:
         """Returns the mean, a float64 scalar."""
+        self.images_skipped = int(self.skipped)
         return self.total / self.images

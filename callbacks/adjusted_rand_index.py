@@ -1,0 +1,87 @@
+"""Logs the adjusted Rand index of validation and test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
+from iodine_pl import MeanAdjustedRandIndex
+from iodine_pl.callbacks.contract import decompose, require_fields
+
+__all__ = ["AdjustedRandIndex"]
+
+
+class AdjustedRandIndex(pl.Callback):
+    """Logs ``val/ari_fg`` (foreground pixels only, the paper's) and ``val/ari`` (all pixels), likewise ``test/…``.
+
+    The mean over all images, each counted once, so the same on any number of processes. Images without foreground are left
+    out of ``ari_fg`` and counted in ``val/ari_fg_skipped``. It needs batches that are dicts with ``label`` (B, H, W), and a
+    module whose ``forward`` is annotated to return something with ``masks`` (B, K, H, W); what ``validation_step`` returns
+    is used if it has them, else ``forward`` is called.
+    """
+
+    def __init__(self) -> None:
+        self._metrics = {"ari_fg": MeanAdjustedRandIndex(foreground=True), "ari": MeanAdjustedRandIndex(foreground=False)}
+        self._said_no_labels = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        require_fields(self, pl_module, "masks")
+
+    def _start(self, pl_module: pl.LightningModule) -> None:
+        for metric in self._metrics.values():
+            metric.reset()
+            if pl_module.device.type != "mps":  # has no float64; there the metric stays on the CPU
+                metric.to(pl_module.device)
+
+    def _update(self, pl_module: pl.LightningModule, outputs: Any, batch: Any) -> None:
+        if not isinstance(batch, dict) or "label" not in batch:
+            if not self._said_no_labels:
+                rank_zero_warn("The batches have no label: no adjusted Rand index is logged.")
+                self._said_no_labels = True
+            return
+        masks = decompose(pl_module, batch, outputs).masks
+        for metric in self._metrics.values():
+            metric.update(batch["label"], masks)
+
+    def _log(self, pl_module: pl.LightningModule, stage: str) -> None:
+        if self._said_no_labels:
+            return
+        for name, metric in self._metrics.items():
+            pl_module.log(f"{stage}/{name}", metric.compute().float(), prog_bar=name == "ari_fg")
+        pl_module.log(f"{stage}/ari_fg_skipped", float(self._metrics["ari_fg"].images_skipped))
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start(pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._update(pl_module, outputs, batch)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._log(pl_module, "val")
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start(pl_module)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._update(pl_module, outputs, batch)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._log(pl_module, "test")

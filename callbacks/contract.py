@@ -1,0 +1,40 @@
+"""What the callbacks ask of a LightningModule: a forward that is declared to return a decomposition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_type_hints
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+__all__ = ["decompose", "require_fields"]
+
+
+def require_fields(callback: pl.Callback, module: pl.LightningModule, *fields: str) -> None:
+    """Checks that the module's ``forward`` is annotated with a return type that has these fields.
+
+    Raises:
+        MisconfigurationException: if not, before anything has run.
+    """
+    try:
+        returned = get_type_hints(type(module).forward).get("return")
+    except (NameError, TypeError):
+        returned = None
+    declared = {name for kind in getattr(returned, "__mro__", ()) for name in (*vars(kind), *_annotations(kind))}
+    missing = [name for name in fields if name not in declared]
+    if missing:
+        raise MisconfigurationException(
+            f"{type(callback).__name__} needs a LightningModule whose forward(batch) is annotated to return an object with "
+            f"the fields {', '.join(fields)}, like iodine_pl.Decomposition; {type(module).__name__}.forward is annotated "
+            f"to return {returned!r}, without {', '.join(missing)}. Annotate it, or leave the callback out."
+        )
+
+
+def _annotations(kind: type) -> Mapping[str, Any]:
+    return kind.__dict__.get("__annotations__", {})
+
+
+def decompose(module: pl.LightningModule, batch: Any, outputs: Any) -> Any:
+    """Returns the decomposition that the step returned, if it did; else asks the module for it."""
+    return outputs if hasattr(outputs, "masks") else module(batch)

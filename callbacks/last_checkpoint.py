@@ -1,0 +1,59 @@
+"""Keeps a checkpoint to resume from."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+
+__all__ = ["LastCheckpoint"]
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes ``checkpoints/last.ckpt`` in the run's folder every few minutes or steps, and when training ends.
+
+    Lightning's ModelCheckpoint does not save at the end of a run that it saves by time.
+
+    Args:
+        every_n_minutes: time between two saves; None: not by time.
+        every_n_train_steps: updates between two saves; None: not by updates.
+    """
+
+    def __init__(self, every_n_minutes: float | None = 5.0, every_n_train_steps: int | None = None) -> None:
+        self.every_n_minutes = every_n_minutes
+        self.every_n_train_steps = every_n_train_steps
+        self._saved_at_step = 0
+        self._saved_at_time = 0.0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        folder = trainer.log_dir  # all processes must ask, as the first tells the others
+        self.path = Path(folder or trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved_at_step = trainer.global_step
+        self._saved_at_time = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step == self._saved_at_step:  # between the micro-batches of one update
+            return
+        due = self.every_n_train_steps is not None and step % self.every_n_train_steps == 0
+        if self.every_n_minutes is not None:
+            late = time.monotonic() - self._saved_at_time >= 60.0 * self.every_n_minutes
+            due = due or trainer.strategy.broadcast(late)  # clocks differ: the first process decides
+        if due:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step != self._saved_at_step:
+            self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        self._saved_at_step = trainer.global_step
+        self._saved_at_time = time.monotonic()
+        trainer.save_checkpoint(self.path, weights_only=False)

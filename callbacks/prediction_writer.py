@@ -1,0 +1,95 @@
+"""Writes predictions to HDF5."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytorch_lightning as pl
+from torch import Tensor
+
+from iodine_pl.callbacks.contract import decompose, require_fields
+
+__all__ = ["PredictionWriter"]
+
+_FIELDS = ("masks", "means", "mean", "std", "latents")
+
+
+class PredictionWriter(pl.Callback):
+    """Writes ``predictions.h5`` during ``predict``: float32 ``masks`` (N, K, H, W), ``means`` (N, K, C, H, W), ``mean``, ``std``
+    and ``latents`` (N, K, D), and ``index`` (N,), the position of each image in the data file where batches have it.
+
+    The file appears when it is complete. Several processes write a part each, which the first one joins.
+
+    Args:
+        path: the file; None: ``predictions.h5`` in the run's folder.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = None if path is None else Path(path)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "predict":
+            return
+        require_fields(self, pl_module, *_FIELDS)
+        folder = trainer.log_dir  # all processes must ask, as the first tells the others
+        self.target = self.path or Path(folder or trainer.default_root_dir) / "predictions.h5"
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        self._file = h5py.File(self._part(trainer.global_rank), "w")
+
+    def _part(self, rank: int) -> Path:
+        return self.target.with_name(f".{self.target.name}.part{rank}")
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        result = decompose(pl_module, batch, outputs)
+        columns: dict[str, Tensor] = {name: getattr(result, name).float() for name in _FIELDS}
+        if isinstance(batch, dict) and "index" in batch:
+            columns["index"] = batch["index"]
+        for name, values in columns.items():
+            _append(self._file, name, values.cpu().numpy())
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._file.close()
+        trainer.strategy.barrier("predictions")
+        if trainer.is_global_zero:
+            parts = [self._part(rank) for rank in range(trainer.world_size)]
+            _join(parts)
+            os.replace(parts[0], self.target)
+            print(f"Wrote {self.target}")
+        trainer.strategy.barrier("predictions joined")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
+            self._part(trainer.global_rank).unlink(missing_ok=True)
+
+
+def _append(file: h5py.File, name: str, values: Any) -> None:
+    if name not in file:
+        chunk = (1, *values.shape[1:])
+        file.create_dataset(name, (0, *chunk[1:]), values.dtype, maxshape=(None, *chunk[1:]), chunks=chunk)
+    dataset = file[name]
+    dataset.resize(len(dataset) + len(values), axis=0)
+    dataset[len(dataset) - len(values) :] = values
+
+
+def _join(parts: Sequence[Path]) -> None:
+    """Moves everything into the first part, in the order of the parts, a block at a time."""
+    with h5py.File(parts[0], "r+") as joined:
+        for part in parts[1:]:
+            with h5py.File(part, "r") as file:
+                for name, dataset in file.items():
+                    for start in range(0, len(dataset), 64):
+                        _append(joined, name, dataset[start : start + 64])
+            part.unlink()

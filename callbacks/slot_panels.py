@@ -1,0 +1,79 @@
+"""Draws what every slot shows, during training."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from iodine_pl.callbacks.contract import require_fields
+from iodine_pl.panels import refinement_panel, slot_panel
+
+__all__ = ["SlotPanels"]
+
+
+class SlotPanels(pl.Callback):
+    """Draws the first validation images after each validation: per-slot masked reconstructions, and one image over the steps.
+
+    PNG files go to ``panels/`` in the run's folder, so they are there without a logger; TensorBoard gets them too. The module's
+    ``forward`` must be annotated to return something with ``reconstruction``, ``masks`` and ``means``; the picture over
+    the refinement steps needs a ``forward`` that takes ``return_steps``, as IODINE's does. Only the first process draws; the
+    random state is left as it was.
+
+    Args:
+        num_images: rows of the picture.
+        every_n_validations: draws after each n-th only.
+    """
+
+    def __init__(self, num_images: int = 8, every_n_validations: int = 1) -> None:
+        if num_images < 1 or every_n_validations < 1:
+            raise ValueError(f"need at least 1 image and every 1 validation, got {num_images}, {every_n_validations}")
+        self.num_images = num_images
+        self.every_n_validations = every_n_validations
+        self.latest: Path | None = None
+        self._validations = 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        require_fields(self, pl_module, "reconstruction", "masks", "means")
+        folder = trainer.log_dir  # all processes must ask, as the first tells the others
+        self._folder = Path(folder or trainer.default_root_dir) / "panels"
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.sanity_checking or batch_idx or dataloader_idx:
+            return
+        self._validations += 1
+        if not trainer.is_global_zero or (self._validations - 1) % self.every_n_validations:
+            return
+        images = (batch["image"] if isinstance(batch, dict) else batch)[: self.num_images]
+        takes_steps = "return_steps" in inspect.signature(pl_module.forward).parameters
+        on_gpu = [pl_module.device] if pl_module.device.type == "cuda" else []
+        with torch.random.fork_rng(on_gpu), torch.no_grad():
+            torch.manual_seed(0)  # the same noise in every picture
+            result = pl_module(images, return_steps=True) if takes_steps else pl_module(images)
+        self.latest = self._write(trainer, "slots", slot_panel(images, result))
+        if takes_steps:
+            self._write(trainer, "refinement", refinement_panel(images, result.steps))
+
+    def _write(self, trainer: pl.Trainer, name: str, picture: NDArray[np.uint8]) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{name}_{trainer.global_step:07d}.png"
+        Image.fromarray(picture).save(path)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(name, picture, trainer.global_step, dataformats="HWC")
+        return path

@@ -1,0 +1,179 @@
+"""The command line: Lightning's, with ``fit`` by default and one folder per run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.io import CheckpointIO
+
+from iodine_pl import runs
+from iodine_pl.callbacks import AdjustedRandIndex, ImagesPerSecond, LastCheckpoint, PredictionWriter, SlotPanels
+from iodine_pl.checkpoint_io import AtomicCheckpointIO
+
+__all__ = ["IodineCLI", "complete_arguments", "main"]
+
+_SUBCOMMANDS = ("fit", "validate", "test", "predict")
+
+
+def complete_arguments(arguments: Sequence[str]) -> list[str]:
+    """Spells out what a user may leave to us.
+
+    ``fit`` is the command if none is named. A checkpoint ``last`` or ``best`` becomes its path. A checkpoint in the folder of a
+    run brings that run's configuration, before all that is given here, so that resuming or testing needs no other word.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint.
+        ValueError: if a command that evaluates has none.
+    """
+    given = list(arguments)
+    if not given or given[0] not in (*_SUBCOMMANDS, "-h", "--help", "--version"):
+        given.insert(0, "fit")
+    command, rest = given[0], given[1:]
+    wanted = _value_of("--ckpt_path", rest)
+    if command in _SUBCOMMANDS and wanted is not None:
+        checkpoint = runs.find_checkpoint(wanted, _value_of("--name", rest))
+        run = runs.run_of(checkpoint)
+        from_run = [] if run is None else ["--config", str(run / "config.yaml")]
+        rest = [*from_run, *_without("--ckpt_path", rest), "--ckpt_path", str(checkpoint)]
+    elif command in _SUBCOMMANDS[1:] and not any(word in ("-h", "--help", "--print_config") for word in rest):
+        raise ValueError(f"{command} needs a trained model: --ckpt_path best, --ckpt_path last or --ckpt_path FILE")
+    return [command, *rest]
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+    """Returns the last value given to an option, in either spelling; None if it is not given."""
+    value = None
+    for i, word in enumerate(arguments):
+        if word == option and i + 1 < len(arguments):
+            value = arguments[i + 1]
+        elif word.startswith(f"{option}="):
+            value = word.split("=", 1)[1]
+    return value
+
+
+def _without(option: str, arguments: Sequence[str]) -> list[str]:
+    kept: list[str] = []
+    skip = False
+    for word in arguments:
+        if not skip and word != option and not word.startswith(f"{option}="):
+            kept.append(word)
+        skip = not skip and word == option
+    return kept
+
+
+class _SaveConfigOfFit(SaveConfigCallback):
+    """Saves the configuration of training only: a test in the run's folder must not replace it."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
+class IodineCLI(LightningCLI):
+    """Builds model, data and Trainer from arguments and runs a command; the arguments come from :func:`complete_arguments`."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--name", type=str | None, default=None, help="Folder of the run in runs/; the dataset's name.")
+        parser.add_lightning_class_args(SlotPanels, "panels")
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        parser.add_lightning_class_args(ModelCheckpoint, "best_checkpoint")
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
+        parser.set_defaults(
+            {
+                "model": "iodine_pl.IODINE",
+                "data": "iodine_pl.datamodules.TetrominoesDataModule",
+                "trainer.max_steps": 1_000_000,
+                "trainer.num_sanity_val_steps": 1,
+                "best_checkpoint.filename": "best",
+                "best_checkpoint.monitor": "val/ari_fg",
+                "best_checkpoint.mode": "max",
+                "best_checkpoint.enable_version_counter": False,
+                "best_checkpoint.save_on_train_epoch_end": False,  # after validation: it has the metric
+            }
+        )
+        parser.link_arguments("data.init_args.batch_size", "model.init_args.batch_size")
+        parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Takes the model's arguments from a checkpoint that lies in no run; a run's configuration has them already."""
+        path = self._settings.get("ckpt_path") if self.config.get("subcommand") else None
+        if path and not Path(path).is_file():
+            self.parser.error(f"there is no checkpoint {path}")
+        if path and runs.run_of(Path(path)) is None:
+            super()._parse_ckpt_path()
+
+    @property
+    def _settings(self) -> Any:
+        return self.config[self.config["subcommand"]]
+
+    def before_instantiate_classes(self) -> None:
+        if self.subcommand == "predict":
+            self._settings.return_predictions = False  # they are written to a file, batch by batch
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        settings = self._settings
+        if settings.trainer.logger in (None, True):
+            checkpoint = settings.get("ckpt_path")
+            run = runs.run_of(Path(checkpoint)) if checkpoint else None
+            if run is None:
+                name = settings.name or getattr(self.datamodule, "name", "run")
+                logger = TensorBoardLogger(runs.ROOT, name=name, default_hp_metric=False)
+            else:  # a command with a checkpoint goes on in the folder it came from
+                logger = TensorBoardLogger(run.parent.parent, run.parent.name, run.name, default_hp_metric=False)
+            kwargs["logger"] = logger
+        plugins = self._get(self.config_init, "trainer.plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Says what came out and where it is; the last line is the picture."""
+        if not self.trainer.is_global_zero or self.trainer.log_dir is None:
+            return
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ModelCheckpoint) and callback.best_model_score is not None:
+                print(f"best {callback.monitor}: {float(callback.best_model_score):.4f} ({_relative(callback.best_model_path)})")
+            elif isinstance(callback, LastCheckpoint):
+                print(f"to go on: --ckpt_path {_relative(callback.path)}")
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, SlotPanels) and callback.latest is not None:
+                print(f"slots: {_relative(callback.latest)}")
+
+
+def _relative(path: str | Path) -> str:
+    return os.path.relpath(path)
+
+
+def main(args: Sequence[str] | None = None) -> IodineCLI:
+    """Runs a command line, that of the process if ``args`` is None, and returns what was built."""
+    try:
+        arguments = complete_arguments(sys.argv[1:] if args is None else args)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    if args is None:
+        sys.argv[1:] = arguments  # Lightning starts the other processes of a multi-device run with these
+    # Going on in a run's folder is meant, so its checkpoints are no surprise.
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+    return IodineCLI(
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        save_config_callback=_SaveConfigOfFit,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={"callbacks": [AdjustedRandIndex(), ImagesPerSecond()]},
+        args=arguments,
+    )
