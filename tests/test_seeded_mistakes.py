@@ -1,0 +1,70 @@
+"""The comparison with the reference code notices mistakes: each one below, put into the source, makes it fail."""
+
+import importlib
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import iodine_pl
+from reference import TINY, Reference
+
+SOURCE = Path(iodine_pl.__file__).parent
+
+# name: (file, right, wrong)
+MISTAKES = {
+    "means not in the graph": ("refinement.py", "per_slot(inputs.means),", "per_slot(inputs.means.detach()),"),
+    "masks not in the graph": ("refinement.py", "per_slot(inputs.masks),", "per_slot(inputs.masks.detach()),"),
+    "mask posterior not in the graph": ("refinement.py", "per_slot(inputs.mask_posterior)", "per_slot(inputs.mask_posterior.detach())"),
+    "lambda detached between steps": ("iodine.py", "parameters = parameters + update", "parameters = parameters.detach() + update"),
+    "lambda not in the graph of its input": ("iodine.py", "posterior=parameters,", "posterior=parameters.detach(),"),
+    "posterior gradient without KL": ("iodine.py", "torch.full_like(kl, 1.0 / inner_batch)", "torch.zeros_like(kl)"),
+    "no 1/B in the inner loss": ("iodine.py", "inner_batch = self.batch_size or batch", "inner_batch = 1"),
+    "slots averaged, not summed, in the KL": ("iodine.py", "result.trace.kl.sum(dim=2)", "result.trace.kl.mean(dim=2)"),
+    "equal loss weights": ("iodine.py", "torch.linspace(0, 1, len(objective)", "torch.linspace(1, 1, len(objective)"),
+    "std instead of variance": ("posterior.py", "self.variance = F.softplus(raw)", "self.variance = F.softplus(raw).square()"),
+    "prior N(0, 1)": ("posterior.py", "math.sqrt(math.log(2.0))", "1.0"),
+    "coordinates of the decoder swapped": ("decoder.py", "torch.meshgrid(rows, columns, indexing=\"ij\")", "torch.meshgrid(rows, columns, indexing=\"ij\")[::-1]"),
+    "no constant channel": ("decoder.py", "width), self.latent_constant)", "width), 0.0)"),
+    "coordinates of the refinement swapped": ("refinement.py", "torch.stack([x, y])", "torch.stack([y, x])"),
+    "cosine frequencies swapped": ("refinement.py", "torch.cos(f * math.pi * x) * torch.cos(g * math.pi * y)", "torch.cos(g * math.pi * x) * torch.cos(f * math.pi * y)"),
+    "symmetric padding": ("layers.py", "return total // 2, total - total // 2", "return (total + 1) // 2, total - (total + 1) // 2"),
+    "mask posterior with the masks": ("mixture.py", "likelihood = self.slot_log_prob.exp()", "likelihood = self.joint.exp()"),
+    "leave one out without renormalising": ("mixture.py", "_logsumexp_of_others(self.joint) - _logsumexp_of_others(self.log_masks)", "_logsumexp_of_others(self.joint)"),
+    "one density per channel": ("mixture.py", "self.image, self.parameters).sum(dim=2)", "self.image, self.parameters).mean(dim=2)"),
+    "layer norm over pixels only": ("layers.py", "dim=tuple(range(1, x.ndim))", "dim=tuple(range(2, x.ndim)) or (1,)"),
+    "no forget bias": ("layers.py", "torch.sigmoid(f + self.forget_bias)", "torch.sigmoid(f)"),
+    "LSTM gates in torch's order": ("layers.py", "i, j, f, o = self.gates", "i, f, j, o = self.gates"),
+    "LSTM state not carried over": ("iodine.py", "update, state = self.refinement(inputs, state)", "update, _ = self.refinement(inputs, state)"),
+    "ELU after the MLP": ("layers.py", "return nn.Sequential(*layers[:-1])", "return nn.Sequential(*layers)"),
+    "another capacity": ("refinement.py", "(batch * slots, 1, height, width), self.capacity)", "(batch * slots, 1, height, width), 1.0)"),
+    "gradients added instead of subtracted": ("mixture.py", "self.masks - responsibility, -responsibility", "responsibility - self.masks, responsibility"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def mutant(tmp_path, monkeypatch, request):
+    """Imports a copy of the package, under another name, with one mistake in it."""
+    file, right, wrong = MISTAKES[request.param]
+    package = tmp_path / "mutant_pl"
+    package.mkdir()
+    for path in SOURCE.glob("*.py"):
+        if path.stem not in ("cli", "runs", "checkpoint_io", "panels"):
+            shutil.copy(path, package)
+    source = (package / file).read_text()
+    assert source.count(right) == 1, f"{file} no longer has this line once: {right}"
+    (package / file).write_text(source.replace(right, wrong))
+    for path in package.glob("*.py"):
+        path.write_text(path.read_text().replace("iodine_pl", "mutant_pl"))
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    yield importlib.import_module("mutant_pl")
+    for name in [name for name in sys.modules if name.split(".")[0] == "mutant_pl"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("mutant", MISTAKES, indirect=True)
+def test_is_noticed(mutant):
+    importlib.import_module("mutant_pl.official")
+    assert any(Reference(name, mutant).failures() for name in TINY)
