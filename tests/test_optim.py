@@ -1,0 +1,57 @@
+import math
+
+import pytest
+import torch
+
+from iodine_pl import IODINE
+from iodine_pl.optim import TFAdam
+
+
+def test_is_the_formula_of_tensorflow():
+    w = torch.nn.Parameter(torch.randn(7, dtype=torch.float64))
+    expected, m, v = w.detach().clone(), torch.zeros(7, dtype=torch.float64), torch.zeros(7, dtype=torch.float64)
+    optimizer = TFAdam([w], lr=0.01, betas=(0.95, 0.999), eps=1e-3)  # a large epsilon, to see where it stands
+    for t in range(1, 6):
+        w.grad = torch.randn(7, dtype=torch.float64) * 1e-2
+        m, v = 0.95 * m + 0.05 * w.grad, 0.999 * v + 0.001 * w.grad**2
+        expected -= 0.01 * math.sqrt(1 - 0.999**t) / (1 - 0.95**t) * m / (v.sqrt() + 1e-3)
+        optimizer.step()
+        torch.testing.assert_close(w.detach(), expected, rtol=1e-12, atol=1e-12)
+    assert optimizer.param_groups[0]["eps"] == 1e-3
+
+
+def test_resumes_from_its_state():
+    runs = []
+    for stop in (None, 2):
+        torch.manual_seed(1)
+        w = torch.nn.Parameter(torch.ones(3))
+        optimizer = TFAdam([w], lr=0.1)
+        for t in range(4):
+            if t == stop:
+                state = optimizer.state_dict()
+                optimizer = TFAdam([w], lr=0.1)
+                optimizer.load_state_dict(state)
+            w.grad = torch.randn(3) * 1e-6
+            optimizer.step()
+        runs.append(w.detach().clone())
+    torch.testing.assert_close(runs[0], runs[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("network", "batch", "expected"), [("clevr6", 4, 3.5355e-4), ("multi_dsprites", 16, 1.0607e-4), ("tetrominoes", 128, 2.1213e-4)]
+)
+def test_learning_rates_of_the_released_configurations(network, batch, expected):
+    made = getattr(IODINE, network)(batch_size=batch).configure_optimizers()
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-4)
+    assert isinstance(optimizer, TFAdam)
+    assert optimizer.param_groups[0]["betas"] == (0.95, 0.999)
+    assert schedule.lr_lambdas[0](0) == 1.0
+    assert schedule.lr_lambdas[0](500_000) == pytest.approx(0.1**0.5)
+    assert made["lr_scheduler"]["interval"] == "step"
+
+
+def test_plain_adam_is_an_argument():
+    made = IODINE(optimizer="adam", betas=(0.9, 0.999), learning_rate=3e-4).configure_optimizers()
+    assert type(made["optimizer"]) is torch.optim.Adam
+    assert made["optimizer"].param_groups[0]["lr"] == 3e-4
