@@ -48,9 +48,9 @@ class AdjustedRandIndex(pl.Callback):
     def _log(self, pl_module: pl.LightningModule, stage: str) -> None:
         if self._said_no_labels:
             return
-        for name, metric in self._metrics.items():
-            pl_module.log(f"{stage}/{name}", metric.compute().float(), prog_bar=name == "ari_fg")
-        pl_module.log(f"{stage}/ari_fg_skipped", float(self._metrics["ari_fg"].images_skipped))
+        for name, metric in self._metrics.items():  # already the same on all processes; Lightning wants to hear it
+            pl_module.log(f"{stage}/{name}", metric.compute().float(), prog_bar=name == "ari_fg", sync_dist=True)
+        pl_module.log(f"{stage}/ari_fg_skipped", float(self._metrics["ari_fg"].images_skipped), sync_dist=True)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start(pl_module)

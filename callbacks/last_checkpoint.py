@@ -13,9 +13,9 @@ __all__ = ["LastCheckpoint"]
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes ``checkpoints/last.ckpt`` in the run's folder every few minutes or steps, and when training ends.
+    """Writes ``checkpoints/last.ckpt`` in the run's folder every few minutes or steps, and when training stops.
 
-    Lightning's ModelCheckpoint does not save at the end of a run that it saves by time.
+    Lightning's ModelCheckpoint does not save when a run stops in the middle of an epoch.
 
     Args:
         every_n_minutes: time between two saves; None: not by time.
@@ -46,11 +46,9 @@ class LastCheckpoint(Checkpoint):
         if self.every_n_minutes is not None:
             late = time.monotonic() - self._saved_at_time >= 60.0 * self.every_n_minutes
             due = due or trainer.strategy.broadcast(late)  # clocks differ: the first process decides
-        if due:
-            self._save(trainer)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_step != self._saved_at_step:
+        # Not in on_train_end: the Trainer then takes the epoch that it left in the middle for a whole one.
+        last_epoch = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
+        if due or last_epoch or step == trainer.max_steps or trainer.should_stop:
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:

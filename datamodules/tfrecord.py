@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -41,18 +41,19 @@ def read_records(path: str | Path) -> Iterator[bytes]:
         FileNotFoundError: if there is no such file.
         TFRecordError: if the file is cut off, damaged or of another kind; it names the record.
     """
-    stream = _Stream(Path(path))
     number = 0
-    while header := stream.read(12, number, optional=True):
-        length, checksum = struct.unpack("<QI", header)
-        if _masked_crc(header[:8]) != checksum or length > _LARGEST_RECORD:
-            what = "the file is damaged: download it again" if number else "is this a TFRecord file?"
-            raise TFRecordError(f"{path}: record {number} has a wrong length checksum; {what}")
-        record = stream.read(length, number)
-        if _masked_crc(record) != int.from_bytes(stream.read(4, number), "little"):
-            raise TFRecordError(f"{path}: record {number} has a wrong checksum; the file is damaged: download it again")
-        yield record
-        number += 1
+    with Path(path).open("rb") as file:
+        stream = _Stream(file)
+        while header := stream.read(12, number, optional=True):
+            length, checksum = struct.unpack("<QI", header)
+            if _masked_crc(header[:8]) != checksum or length > _LARGEST_RECORD:
+                what = "the file is damaged: download it again" if number else "is this a TFRecord file?"
+                raise TFRecordError(f"{path}: record {number} has a wrong length checksum; {what}")
+            record = stream.read(length, number)
+            if _masked_crc(record) != int.from_bytes(stream.read(4, number), "little"):
+                raise TFRecordError(f"{path}: record {number} has a wrong checksum; the file is damaged: download it again")
+            yield record
+            number += 1
     if not number:
         raise TFRecordError(f"{path} is empty: download it again")
 
@@ -65,9 +66,8 @@ def _masked_crc(data: bytes) -> int:
 class _Stream:
     """Reads a file that may be gzip in small pieces, and copies every byte once: ``gzip.open`` is half as fast."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path.open("rb")
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         self._gzip = self._file.read(2) == _GZIP_MAGIC
         self._file.seek(0)
         self._inflate = zlib.decompressobj(wbits=31)
@@ -84,7 +84,7 @@ class _Stream:
                     self._piece = memoryview(self._next_piece(number))
                 except zlib.error as error:
                     raise TFRecordError(
-                        f"{self._path}: the gzip stream breaks in record {number} ({error}); the file is damaged: "
+                        f"{self._file.name}: the gzip stream breaks in record {number} ({error}); the file is damaged: "
                         "download it again"
                     ) from error
                 if not len(self._piece):
@@ -94,10 +94,9 @@ class _Stream:
             missing -= len(parts[-1])
         if missing:
             if optional and missing == count and (self._inflate.eof or not self._gzip):
-                self._file.close()
                 return b""
             raise TFRecordError(
-                f"{self._path} ends inside record {number}; the file is cut off: download the rest, or ask for the "
+                f"{self._file.name} ends inside record {number}; the file is cut off: download the rest, or ask for the "
                 f"first {number} records only"
             )
         return b"".join(parts)
@@ -111,7 +110,7 @@ class _Stream:
                 return piece
             if self._inflate.eof:  # gzip members may follow one another
                 if not self._raw.startswith(_GZIP_MAGIC[:1]):
-                    raise TFRecordError(f"{self._path}: something that is not gzip follows record {number}")
+                    raise TFRecordError(f"{self._file.name}: something that is not gzip follows record {number}")
                 self._inflate = zlib.decompressobj(wbits=31)
             piece = self._inflate.decompress(self._raw)
             self._raw = self._inflate.unused_data

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from iodine_pl import MeanAdjustedRandIndex, adjusted_rand_index
+from iodine_pl import MeanAdjustedRandIndex, Trace, adjusted_rand_index
+from iodine_pl.metrics import MeanTrace
 from reference import DATA
 
 
@@ -87,3 +88,15 @@ def test_mean_leaves_out_and_counts_images_without_foreground():
     metric.reset()
     metric.update(label[2:3], masks[2:3])
     assert metric.compute().isnan()
+
+
+def test_mean_trace_weighs_images_not_batches():
+    trace = Trace(torch.rand(3, 7), torch.rand(3, 7, 2), torch.rand(3, 7))
+    metric = MeanTrace(2)
+    for part in (slice(0, 5), slice(5, 7)):
+        metric.update(Trace(*(term[:, part] for term in trace)))
+    means = metric.compute()
+    torch.testing.assert_close(means["nll"], trace.nll.double().mean(1))
+    torch.testing.assert_close(means["mse"], trace.mse.double().mean(1))
+    torch.testing.assert_close(means["kl"], trace.kl.double().sum(2).mean(1), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(means["elbo"], -means["nll"] - means["kl"])

@@ -25,7 +25,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        partial = path.with_name(f".{path.name}.partial")  # of a fixed name: what a kill leaves is written over
         try:
             with partial.open("wb") as file:
                 torch.save(checkpoint, file)

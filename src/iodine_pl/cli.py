@@ -142,7 +142,7 @@ class IodineCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Says what came out and where it is; the last line is the picture."""
-        if not self.trainer.is_global_zero or self.trainer.log_dir is None:
+        if not self.trainer.is_global_zero:
             return
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ModelCheckpoint) and callback.best_model_score is not None:

@@ -1,4 +1,5 @@
-"""The adjusted Rand index (Hubert & Arabie 1985; Rand 1971) per image, as function and as torchmetrics.Metric."""
+"""The adjusted Rand index (Hubert & Arabie 1985) per image, and means over images that are the same on any number of
+processes."""
 
 from __future__ import annotations
 
@@ -6,7 +7,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-__all__ = ["MeanAdjustedRandIndex", "adjusted_rand_index"]
+from iodine_pl.result import Trace
+
+__all__ = ["MeanAdjustedRandIndex", "MeanTrace", "adjusted_rand_index"]
 
 
 def adjusted_rand_index(label: Tensor, assignment: Tensor, foreground: bool = True) -> Tensor:
@@ -90,3 +93,34 @@ class MeanAdjustedRandIndex(Metric):
         """Returns the mean, a float64 scalar."""
         self.images_skipped = int(self.skipped)
         return self.total / self.images
+
+
+class MeanTrace(Metric):
+    """Averages the terms of the loss over images, at every refinement step.
+
+    Lightning's own mean over processes divides by a whole number, so it is off where they have different numbers of images.
+
+    Args:
+        num_iterations: T of the traces.
+    """
+
+    full_state_update = False
+
+    total: Tensor
+    images: Tensor
+
+    def __init__(self, num_iterations: int) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(3, num_iterations + 1, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("images", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, trace: Trace) -> None:
+        """Adds the images of a trace."""
+        terms = torch.stack([trace.nll, trace.kl.sum(dim=2), trace.mse])  # (3, T+1, B)
+        self.total += terms.to(self.total.device).sum(dim=2, dtype=torch.float64)
+        self.images += terms.shape[2]
+
+    def compute(self) -> dict[str, Tensor]:
+        """Returns ``nll``, ``kl``, ``elbo`` and ``mse``, each (T+1,), in nats and squared units of brightness."""
+        nll, kl, mse = self.total / self.images
+        return {"nll": nll, "kl": kl, "elbo": -nll - kl, "mse": mse}

@@ -12,6 +12,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from iodine_pl.metrics import MeanTrace
 from iodine_pl.noise import keyed_normal
 from iodine_pl.optim import TFAdam, square_root_rule
 from iodine_pl.result import Decomposition
@@ -62,6 +63,8 @@ class SceneModel(pl.LightningModule):
         self.seed = seed
         self.guard = NonFiniteGuard(max_skipped_updates)
         self.image_channels = 3
+        self.num_iterations = 0
+        self._evaluation: list[MeanTrace] = []
 
     @abstractmethod
     def forward(self, batch: Batch | Tensor, *, noise: Tensor | None = None) -> Decomposition:
@@ -101,7 +104,9 @@ class SceneModel(pl.LightningModule):
         noise = keyed_normal(shape, self.seed, _TRAIN, self.global_rank, self.current_epoch, batch_idx)
         loss, result = self.loss(batch, noise=noise)
         self.guard.watch(result.trace)
-        self._log_scalars("train", loss, result)
+        nll, kl, mse = result.trace.nll.mean(1), result.trace.kl.sum(2).mean(1), result.trace.mse.mean(1)  # each (T+1,)
+        self._log_terms("train", {"nll": nll, "kl": kl, "elbo": -nll - kl, "mse": mse})
+        self.log("train/loss", loss.detach(), prog_bar=True)
         return poison_if_nonfinite(loss)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -155,18 +160,35 @@ class SceneModel(pl.LightningModule):
 
     # Evaluation
 
+    def on_validation_epoch_start(self) -> None:
+        self._start_evaluation()
+
+    def on_test_epoch_start(self) -> None:
+        self._start_evaluation()
+
     def validation_step(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:
-        return self._evaluate("val", batch, batch_idx)
+        return self._evaluate(batch, batch_idx)
 
     def test_step(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:
-        return self._evaluate("test", batch, batch_idx)
+        return self._evaluate(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_terms("val", self._evaluation[0].compute())
+
+    def on_test_epoch_end(self) -> None:
+        self._log_terms("test", self._evaluation[0].compute())
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:
         return self(batch, noise=self._evaluation_noise(batch, batch_idx))
 
-    def _evaluate(self, stage: str, batch: Batch | Tensor, batch_idx: int) -> Decomposition:
+    def _start_evaluation(self) -> None:
+        means = MeanTrace(self.num_iterations)
+        # Kept in a list, so that it is no part of the model; it has float64, which Apple's GPUs have not.
+        self._evaluation = [means if self.device.type == "mps" else means.to(self.device)]
+
+    def _evaluate(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:
         result = self(batch, noise=self._evaluation_noise(batch, batch_idx))
-        self._log_scalars(stage, None, result)
+        self._evaluation[0].update(result.trace)
         return result
 
     def _evaluation_noise(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
@@ -178,15 +200,10 @@ class SceneModel(pl.LightningModule):
         shape = self.noise_shape(len(self.images(batch)))
         return keyed_normal(shape, self.seed, _EVALUATE_BATCH, self.global_rank, batch_idx)
 
-    def _log_scalars(self, stage: str, loss: Tensor | None, result: Decomposition) -> None:
-        """Logs batch means in nats: the last state's under ``stage/``, every refinement step's under ``stage_steps/``."""
-        nll, kl, mse = result.trace.nll.mean(1), result.trace.kl.sum(2).mean(1), result.trace.mse.mean(1)  # each (T+1,)
-        series = {"nll": nll, "kl": kl, "elbo": -nll - kl, "mse": mse}
-        scalars = {f"{stage}/{name}": values[-1] for name, values in series.items()}
-        for name, values in series.items():
+    def _log_terms(self, stage: str, terms: Mapping[str, Tensor]) -> None:
+        """Logs the last state's terms under ``stage/``, those of every refinement step under ``stage_steps/``."""
+        scalars = {f"{stage}/{name}": values[-1] for name, values in terms.items()}
+        for name, values in terms.items():
             scalars |= {f"{stage}_steps/{name}_{t}": value for t, value in enumerate(values)}
-        evaluating = stage != "train"
-        size = len(result.nll)
-        self.log_dict(scalars, batch_size=size, on_step=not evaluating, on_epoch=evaluating, sync_dist=evaluating)
-        if loss is not None:
-            self.log(f"{stage}/loss", loss.detach(), prog_bar=True, batch_size=size)
+        # In evaluation the values are already the same on all processes; Lightning wants to hear it.
+        self.log_dict({name: value.float() for name, value in scalars.items()}, sync_dist=stage != "train")

@@ -1,0 +1,109 @@
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from iodine_pl import IODINE
+from iodine_pl.datamodules import SceneFileError, TetrominoesDataModule
+from records import example, scenes, write
+from reference import DATA
+from test_iodine import SMALL
+
+SIZES = {"num_train": 80, "num_val": 9, "num_test": 7, "batch_size": 8}
+
+
+def made(tmp_path, **arguments):
+    datamodule = TetrominoesDataModule(data_dir=tmp_path, **(SIZES | arguments))
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    return datamodule
+
+
+def indices(loader):
+    return [index for batch in loader for index in batch["index"].tolist()]
+
+
+def test_generates_once_and_says_so(tmp_path, caplog, monkeypatch):
+    import logging
+
+    caplog.set_level(logging.INFO)
+    datamodule = made(tmp_path)
+    assert "80 scenes" not in caplog.text
+    assert "96 scenes are generated" in caplog.text
+    assert "--data.path tetrominoes_train.tfrecords" in caplog.text
+    changed = datamodule.file.stat().st_mtime_ns
+    made(tmp_path)
+    assert datamodule.file.stat().st_mtime_ns == changed
+    assert [path.name for path in tmp_path.iterdir()] == [datamodule.file.name]
+
+
+def test_splits_are_the_first_the_next_and_the_next(tmp_path):
+    datamodule = made(tmp_path)
+    assert sorted(indices(datamodule.train_dataloader())) == list(range(80))
+    assert indices(datamodule.val_dataloader()) == list(range(80, 89))
+    assert indices(datamodule.test_dataloader()) == indices(datamodule.predict_dataloader()) == list(range(89, 96))
+    assert TetrominoesDataModule().num_images == {"train": 60_000, "val": 320, "test": 320}
+
+
+def test_images_are_bytes_until_they_are_on_the_device(tmp_path):
+    datamodule = made(tmp_path)
+    batch = next(iter(datamodule.val_dataloader()))
+    assert batch["image"].dtype == torch.uint8
+    moved = datamodule.on_after_batch_transfer(batch, 0)
+    assert moved["image"].dtype == torch.float32
+    assert 0.9 < float(moved["image"].max()) <= 1.0
+    torch.testing.assert_close(moved["image"], batch["image"] / 255)
+    assert moved["label"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+def test_workers_change_nothing(tmp_path, context):
+    alone = [batch["index"].tolist() for batch in made(tmp_path).train_dataloader()]
+    loader = made(tmp_path, num_workers=2, multiprocessing_context=context).train_dataloader()
+    assert [batch["index"].tolist() for batch in loader] == alone
+
+
+def test_a_tfrecord_file_is_converted_once(tmp_path):
+    source = write(tmp_path / "scenes.tfrecords", [example(scene) for scene in scenes(100)])
+    datamodule = made(tmp_path, path=source)
+    assert datamodule.file.name == "scenes.tfrecords.96.h5"
+    source.unlink()
+    assert indices(made(tmp_path, path=source).val_dataloader()) == list(range(80, 89))
+    assert indices(made(tmp_path, path=datamodule.file).val_dataloader()) == list(range(80, 89))
+
+
+def test_what_is_missing_is_said(tmp_path):
+    with pytest.raises(SceneFileError, match="there is no file .*nowhere.h5. Leave path out"):
+        made(tmp_path, path=tmp_path / "nowhere.h5")
+    datamodule = made(tmp_path)
+    with pytest.raises(SceneFileError, match=r"has 96 images, but num_train=80, num_val=9, num_test=8 need 97. Ask for fewer"):
+        made(tmp_path, path=datamodule.file, num_test=8)
+    with pytest.raises(SceneFileError, match=r"80 training images do not make one batch of 81 on each of 1 process"):
+        made(tmp_path, batch_size=81).train_dataloader()
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        made(tmp_path, batch_size=0)
+
+
+def test_the_ten_real_records_train(tmp_path):
+    source = tmp_path / "tetrominoes_train.tfrecords"
+    source.write_bytes((DATA / "tetrominoes_mini.tfrecords").read_bytes())
+    datamodule = TetrominoesDataModule(source, num_train=6, num_val=2, num_test=2, batch_size=3)
+    model = IODINE(**SMALL, batch_size=3, learning_rate=0.03)
+    losses = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            losses.append(float(trainer.callback_metrics["train/loss"]))
+
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=15,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        callbacks=[Watch()],
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(model, datamodule)
+    assert len(losses) == 30
+    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
+    assert trainer.test(model, datamodule)[0]["test/nll"] < losses[0]

@@ -1,0 +1,222 @@
+"""The commands, as users type them."""
+
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from command import BAR, ROOT, TINY, run
+from iodine_pl.cli import complete_arguments, main
+
+RUN = Path("runs/tetrominoes/version_0")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Trains for two epochs and a half."""
+    folder = tmp_path_factory.mktemp("trained")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        main([*TINY, BAR, "--trainer.max_steps=25"])
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def inside(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+
+
+def test_a_run_has_one_folder(trained):
+    run = trained / RUN
+    assert sorted(path.name for path in run.iterdir() if "tfevents" not in path.name) == [
+        "checkpoints",
+        "config.yaml",
+        "hparams.yaml",
+        "panels",
+    ]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)["global_step"] == 25
+    panels = sorted(path.name for path in (run / "panels").iterdir())
+    assert panels == [f"{name}_{step:07d}.png" for name in ("refinement", "slots") for step in (10, 20)]
+    with Image.open(run / "panels" / "slots_0000020.png") as picture:
+        assert picture.size == ((3 + 4) * (35 * 3 + 2) + 2, 4 * (35 * 3 + 2) + 2)  # 4 images in the first batch
+
+
+def test_scalars_and_pictures_are_logged(trained):
+    events = EventAccumulator(str(trained / RUN))
+    events.Reload()
+    scalars = set(events.Tags()["scalars"])
+    for stage in ("train", "val"):
+        for name in ("nll", "kl", "elbo", "mse"):
+            assert f"{stage}/{name}" in scalars
+            assert {f"{stage}_steps/{name}_{t}" for t in (0, 1)} <= scalars
+    assert {"train/loss", "train/gradient_norm", "train/skipped_updates", "train/images_per_second"} <= scalars
+    assert {"val/ari_fg", "val/ari", "val/ari_fg_skipped"} <= scalars
+    assert {"slots", "refinement"} <= set(events.Tags()["images"])
+    assert all(event.value > 0 for event in events.Scalars("train/images_per_second"))
+
+
+def test_best_is_the_best(trained):
+    events = EventAccumulator(str(trained / RUN))
+    events.Reload()
+    values = {event.step + 1: event.value for event in events.Scalars("val/ari_fg")}
+    saved = torch.load(trained / RUN / "checkpoints" / "best.ckpt", weights_only=False)
+    assert values[saved["global_step"]] == max(values.values())
+
+
+def test_test_and_predict_find_run_and_data_by_themselves(inside, capsys):
+    before = (RUN / "config.yaml").read_text()
+    tested = main(["test", "--ckpt_path", "best", BAR])
+    assert tested.trainer.callback_metrics["test/ari_fg"] <= 1
+    assert tested.datamodule.num_images == {"train": 40, "val": 9, "test": 31}
+    assert Path(tested.trainer.log_dir).resolve() == RUN.resolve()
+    main(["predict", "--ckpt_path=last", BAR])
+    assert f"Wrote {RUN}/predictions.h5" in capsys.readouterr().out
+    with h5py.File(RUN / "predictions.h5") as file:
+        assert {name: dataset.shape for name, dataset in file.items()} == {
+            "index": (31,),
+            "masks": (31, 4, 35, 35),
+            "means": (31, 4, 3, 35, 35),
+            "mean": (31, 4, 4),
+            "std": (31, 4, 4),
+            "latents": (31, 4, 4),
+        }
+        assert file["index"][:].tolist() == list(range(49, 80))
+        np.testing.assert_allclose(file["masks"][:].sum(1), 1, rtol=1e-5)
+    assert (RUN / "config.yaml").read_text() == before
+    assert len(list(RUN.parent.iterdir())) == 1
+
+
+def test_flags_win_over_the_run(inside):
+    tested = main(["test", "--ckpt_path", "last", BAR, "--model.num_slots=2", "--model.num_iterations=2", "--data.num_test=5"])
+    assert tested.model.num_slots == 2
+    assert "test_steps/nll_2" in tested.trainer.callback_metrics
+    assert tested.datamodule.num_images["test"] == 5
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # it has
+def test_a_checkpoint_outside_a_run_brings_its_model(inside, tmp_path):
+    path = tmp_path / "model.ckpt"
+    path.write_bytes((RUN / "checkpoints" / "last.ckpt").read_bytes())
+    data = [argument for argument in TINY if argument.startswith(("--data", "--trainer"))]
+    tested = main(["validate", "--ckpt_path", str(path), "--name", "elsewhere", BAR, *data])
+    assert tested.model.latent_size == 4
+    assert Path(tested.trainer.log_dir) == Path("runs/elsewhere/version_0")
+
+
+def test_two_devices_give_the_same_test_metrics_and_predictions(trained):
+    metrics = []
+    for devices in (1, 2):
+        report = trained / f"metrics_{devices}.json"
+        arguments = ["--ckpt_path", "best", BAR, f"--trainer.devices={devices}"]
+        run("test", *arguments, folder=trained, script=ROOT / "tests" / "run_and_report.py", METRICS=str(report))
+        run("predict", *arguments, f"--predictions.path={devices}.h5", folder=trained)
+        metrics.append(json.loads(report.read_text()))
+    assert len(metrics[0]) > 10
+    assert metrics[0] == pytest.approx(metrics[1], rel=1e-5)
+    with h5py.File(trained / "1.h5") as one, h5py.File(trained / "2.h5") as two:
+        assert list(one) == list(two)
+        for name in one:
+            np.testing.assert_allclose(one[name][:], two[name][:], rtol=1e-4, atol=1e-5)
+        assert one["index"][:].tolist() == two["index"][:].tolist() == list(range(49, 80))
+
+
+def test_arguments_are_spelled_out(inside):
+    assert complete_arguments([]) == ["fit"]
+    assert complete_arguments(["--trainer.devices", "4"]) == ["fit", "--trainer.devices", "4"]
+    assert complete_arguments(["--help"]) == ["--help"]
+    path = str(RUN / "checkpoints" / "last.ckpt")
+    expected = ["fit", "--config", str(RUN / "config.yaml"), "--x=1", "--ckpt_path", path]
+    assert complete_arguments(["--ckpt_path", "last", "--x=1"]) == expected
+    assert complete_arguments(["fit", "--x=1", f"--ckpt_path={path}"]) == expected
+    twice = complete_arguments(expected)
+    assert [word for word in twice if word not in ("--config", str(RUN / "config.yaml"))] == [
+        word for word in expected if word not in ("--config", str(RUN / "config.yaml"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--ckpt_path", "last"], "there is no checkpoint in any run"),
+        (["--ckpt_path=nowhere.ckpt"], "there is no checkpoint nowhere.ckpt"),
+        (["test", "--ckpt_path", "best", "--name", "other"], r"in any run of runs/other: train first"),
+        (["test"], "test needs a trained model: --ckpt_path best"),
+        (["predict"], "predict needs a trained model"),
+    ],
+)
+def test_a_missing_checkpoint_is_an_error(folder, arguments, words):
+    with pytest.raises(SystemExit, match=words):
+        main(arguments)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_missing_checkpoint_in_a_configuration_is_an_error(folder, capsys):
+    (folder / "a.yaml").write_text("ckpt_path: nowhere.ckpt\n")
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "a.yaml", *TINY])
+    assert "there is no checkpoint nowhere.ckpt" in capsys.readouterr().err
+
+
+def test_best_of_a_run_that_has_none_yet_is_an_error(folder):
+    checkpoints = folder / "runs" / "a" / "version_0" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "last.ckpt").touch()
+    with pytest.raises(SystemExit, match=r"the newest run, runs/a/version_0, has no best.ckpt yet, only last.ckpt"):
+        main(["test", "--ckpt_path", "best"])
+
+
+def test_help_and_print_config(folder, capsys):
+    for arguments, words in (
+        (["--help"], "{fit,validate,test,predict}"),
+        (["fit", "--help"], "--ckpt_path"),
+        (["fit", "--help"], "--panels.num_images"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 0
+        assert words in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["model"]["class_path"] == "iodine_pl.IODINE"
+    assert config["trainer"]["max_steps"] == 1_000_000
+    assert config["data"]["init_args"]["batch_size"] == 128
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_configurations_train(folder, config):
+    sizes = ["--data.num_train=8", "--data.num_val=2", "--data.num_test=2", "--data.batch_size=2", "--trainer.max_steps=4"]
+    cli = main(["fit", "--config", str(config), *sizes, BAR, "--trainer.accelerator=cpu", "--trainer.max_time=null"])
+    assert cli.trainer.global_step == 4
+    assert (folder / "runs" / config.stem / "version_0" / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_the_seed_is_one_for_weights_order_and_noise(folder):
+    states = []
+    for seed in (0, 0, 1):
+        cli = main([*TINY, BAR, "--trainer.max_steps=2", f"--seed_everything={seed}"])
+        assert cli.model.seed == cli.datamodule.seed == seed
+        states.append(cli.model.decoder.output.weight.detach())
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
+
+
+def test_train_py_is_a_shim():
+    assert run("--help", folder=ROOT).startswith("usage: train.py")

@@ -1,0 +1,154 @@
+"""A run that was stopped or killed goes on to the same weights, bit for bit, as one that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from command import BAR, TINY, run, start
+from iodine_pl.cli import main
+
+LAST = "runs/tetrominoes/version_0/checkpoints/last.ckpt"
+STEPS = 27  # epochs of 10 updates on one process, 5 on two
+
+
+def state(folder):
+    return torch.load(folder / LAST, weights_only=False)
+
+
+def assert_same_run(folder, expected):
+    ours, theirs = state(folder), state(expected)
+    assert ours["global_step"] == theirs["global_step"] == STEPS
+    for name, tensor in theirs["state_dict"].items():
+        assert torch.equal(ours["state_dict"][name], tensor), name
+    for key, values in theirs["optimizer_states"][0]["state"].items():
+        for name, value in values.items():
+            assert torch.equal(ours["optimizer_states"][0]["state"][key][name], value), (key, name)
+    assert ours["lr_schedulers"] == theirs["lr_schedulers"]
+    assert ours["epoch"] == theirs["epoch"]
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["1 process", "2 processes"])
+def whole(request, tmp_path_factory):
+    """A run without interruption."""
+    folder = tmp_path_factory.mktemp(f"whole{request.param}")
+    arguments = [*TINY, BAR, f"--trainer.devices={request.param}"]
+    run(*arguments, f"--trainer.max_steps={STEPS}", folder=folder)
+    return folder, arguments
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_in_the_middle_of_an_epoch(whole, workers, tmp_path):
+    expected, arguments = whole
+    arguments = [*arguments, f"--data.num_workers={workers}", "--last_checkpoint.every_n_train_steps=3"]
+    killed = start(*arguments, "--trainer.max_steps=100000", folder=tmp_path)
+    try:
+        while not (tmp_path / LAST).exists():
+            assert killed.poll() is None, killed.stdout.read()
+            time.sleep(0.01)
+    finally:
+        os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    step = state(tmp_path)["global_step"]
+    assert step % 3 == 0
+    if step >= STEPS:
+        pytest.fail(f"the kill came too late, at step {step}")
+    run("--ckpt_path", "last", f"--trainer.max_steps={STEPS}", folder=tmp_path)
+    assert_same_run(tmp_path, expected)
+
+
+@pytest.mark.parametrize("stop", [4, 10, 13, 20, 26])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_stopped_at_any_update(whole, stop, workers, tmp_path, monkeypatch):
+    expected, arguments = whole
+    if "--trainer.devices=2" in arguments:
+        pytest.skip("run by the test that kills")
+    if workers and stop not in (10, 13):
+        pytest.skip("the middle and the end of an epoch are enough")
+    monkeypatch.chdir(tmp_path)
+    main([*arguments, f"--trainer.max_steps={stop}", f"--data.num_workers={workers}"])
+    main(["fit", "--ckpt_path", "last", f"--trainer.max_steps={STEPS}"])
+    assert_same_run(tmp_path, expected)
+    assert len(list((tmp_path / "runs" / "tetrominoes").iterdir())) == 1
+
+
+def test_saved_in_the_middle_and_at_the_end_of_epochs(tmp_path, monkeypatch, whole):
+    """A file saved between the updates of a run that goes on, not when it ends."""
+    expected, arguments = whole
+    if "--trainer.devices=2" in arguments:
+        pytest.skip("run by the test that kills")
+    for every in (10, 15):
+        folder = tmp_path / str(every)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+
+        class Stop(Exception):
+            pass
+
+        from iodine_pl.callbacks import LastCheckpoint
+
+        original = LastCheckpoint._save
+
+        def save(self, trainer, original=original):
+            original(self, trainer)
+            raise Stop
+
+        monkeypatch.setattr(LastCheckpoint, "_save", save)
+        with pytest.raises(Stop):
+            main([*arguments, f"--trainer.max_steps={STEPS}", f"--last_checkpoint.every_n_train_steps={every}"])
+        monkeypatch.setattr(LastCheckpoint, "_save", original)
+        assert state(folder)["global_step"] == every
+        main(["fit", "--ckpt_path", "last", "--last_checkpoint.every_n_train_steps=null"])
+        assert_same_run(folder, expected)
+
+
+def test_a_run_of_epochs_goes_on_with_more_of_them(tmp_path, monkeypatch):
+    states = []
+    for stops in ([2], [1, 2]):
+        folder = tmp_path / str(len(stops))
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        for i, stop in enumerate(stops):
+            main([*(["fit", "--ckpt_path", "last"] if i else TINY), BAR, f"--trainer.max_epochs={stop}"])
+            assert state(folder)["global_step"] == 10 * stop
+        states.append(state(folder)["state_dict"])
+    assert all(torch.equal(states[0][name], tensor) for name, tensor in states[1].items())
+
+
+def test_metrics_go_on(tmp_path, monkeypatch):
+    """The validation of a resumed run gives the numbers of an uninterrupted one."""
+    numbers = []
+    for stops in ([20], [7, 20]):
+        folder = tmp_path / str(len(stops))
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        for i, stop in enumerate(stops):
+            resume = ["fit", "--ckpt_path", "last"] if i else TINY
+            cli = main([*resume, BAR, f"--trainer.max_steps={stop}"])
+        numbers.append({name: float(v) for name, v in cli.trainer.callback_metrics.items() if name.startswith("val")})
+    assert len(numbers[0]) > 10
+    assert numbers[0] == numbers[1]
+
+
+def test_a_kill_while_saving_leaves_the_checkpoint_before(tmp_path):
+    script = """
+import os, signal, sys, torch
+from iodine_pl.checkpoint_io import AtomicCheckpointIO
+io, path = AtomicCheckpointIO(), sys.argv[1]
+io.save_checkpoint({"step": 1}, path)
+def half(checkpoint, file):
+    file.write(b"half of it")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+torch.save = half
+io.save_checkpoint({"step": 2}, path)
+"""
+    path = tmp_path / "last.ckpt"
+    killed = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert torch.load(path, weights_only=False) == {"step": 1}

@@ -1,0 +1,82 @@
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from iodine_pl.safety import NonFiniteError, NonFiniteGuard, poison_if_nonfinite
+from test_iodine import small
+
+
+def fit(model, images, tmp_path, **trainer):
+    settings = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    settings |= {"enable_model_summary": False, "max_epochs": 1, "limit_val_batches": 0, "default_root_dir": tmp_path} | trainer
+    trainer = pl.Trainer(**settings)
+    trainer.fit(model, DataLoader(images, batch_size=2), DataLoader(images))
+    return trainer
+
+
+def with_bad(*bad):
+    images = torch.rand(12, 3, 8, 8)
+    images[list(bad)] = torch.nan
+    return images
+
+
+def test_a_bad_batch_is_skipped_and_counted(tmp_path):
+    model = small(learning_rate=1e-2)
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            seen.append((trainer.callback_metrics["train/skipped_updates"].item(), module.initial_posterior.detach().clone()))
+
+    with pytest.warns(UserWarning, match=r"Skipped an update \(1 so far, 1 in a row\): the NLL at refinement step 0 \(image 1"):
+        fit(model, with_bad(5), tmp_path, callbacks=[Watch()])
+    assert [count for count, _ in seen] == [0, 0, 1, 1, 1, 1]
+    assert torch.equal(seen[1][1], seen[2][1])  # the third update did nothing
+    assert not torch.equal(seen[2][1], seen[3][1])
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_too_many_in_a_row_stop_training_and_name_the_term(tmp_path):
+    model = small(max_skipped_updates=1)
+    with (
+        pytest.warns(UserWarning, match="Skipped an update"),
+        pytest.raises(NonFiniteError, match=r"2 updates in a row .* the NLL at refinement step 0 \(image 0"),
+    ):
+        fit(model, with_bad(2, 4, 6), tmp_path)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_skips_between_good_updates_are_borne(tmp_path):
+    model = small(max_skipped_updates=1)
+    with pytest.warns(UserWarning, match="Skipped an update"):
+        trainer = fit(model, with_bad(2, 6, 10), tmp_path)
+    assert model.guard.skipped == 3
+    checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+    other = small()
+    other.on_load_checkpoint(checkpoint)
+    assert other.guard.skipped == 3
+
+
+def test_a_gradient_that_is_not_finite_is_named():
+    module = torch.nn.Linear(2, 2)
+    module.weight.grad = torch.zeros(2, 2)
+    module.bias.grad = torch.tensor([0.0, torch.inf])
+    with pytest.raises(NonFiniteError, match="the gradient of bias"):
+        NonFiniteGuard(0).must_skip(torch.tensor(torch.inf), module)
+
+
+def test_infinite_loss_with_finite_gradients_poisons_them():
+    """Without this the other processes would take the update that this one skips."""
+    for offset, finite in ((0.0, True), (torch.inf, False)):
+        w = torch.ones(3, requires_grad=True)
+        poison_if_nonfinite(w.sum() + offset).backward()
+        assert w.grad.isnan().all() == (not finite)
+        assert (w.grad == 1).all() == finite
+
+
+def test_far_off_image_values_train_without_a_skip(tmp_path):
+    """A float image in 0..255 misses every slot by far: wrong input, yet nothing breaks."""
+    model = small()
+    fit(model, torch.rand(4, 3, 8, 8) * 255, tmp_path)
+    assert model.guard.skipped == 0
