@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from command import BAR, TINY, run, start
+from iodine_pl.callbacks import LastCheckpoint
 from iodine_pl.cli import main
 
 LAST = "runs/tetrominoes/version_0/checkpoints/last.ckpt"
@@ -32,18 +33,27 @@ def assert_same_run(folder, expected):
     assert ours["epoch"] == theirs["epoch"]
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["1 process", "2 processes"])
-def whole(request, tmp_path_factory):
-    """A run without interruption."""
-    folder = tmp_path_factory.mktemp(f"whole{request.param}")
-    arguments = [*TINY, BAR, f"--trainer.devices={request.param}"]
+def uninterrupted(tmp_path_factory, processes):
+    folder = tmp_path_factory.mktemp(f"whole{processes}")
+    arguments = [*TINY, BAR, f"--trainer.devices={processes}"]
     run(*arguments, f"--trainer.max_steps={STEPS}", folder=folder)
     return folder, arguments
 
 
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    return uninterrupted(tmp_path_factory, 1)
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    return uninterrupted(tmp_path_factory, 2)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
-def test_killed_in_the_middle_of_an_epoch(whole, workers, tmp_path):
-    expected, arguments = whole
+@pytest.mark.parametrize("processes", ["one_process", "two_processes"])
+def test_killed_in_the_middle_of_an_epoch(processes, workers, tmp_path, request):
+    expected, arguments = request.getfixturevalue(processes)
     arguments = [*arguments, f"--data.num_workers={workers}", "--last_checkpoint.every_n_train_steps=3"]
     killed = start(*arguments, "--trainer.max_steps=100000", folder=tmp_path)
     try:
@@ -56,20 +66,14 @@ def test_killed_in_the_middle_of_an_epoch(whole, workers, tmp_path):
     assert killed.returncode == -signal.SIGKILL
     step = state(tmp_path)["global_step"]
     assert step % 3 == 0
-    if step >= STEPS:
-        pytest.fail(f"the kill came too late, at step {step}")
+    assert step < STEPS, "the kill came too late"
     run("--ckpt_path", "last", f"--trainer.max_steps={STEPS}", folder=tmp_path)
     assert_same_run(tmp_path, expected)
 
 
-@pytest.mark.parametrize("stop", [4, 10, 13, 20, 26])
-@pytest.mark.parametrize("workers", [0, 1])
-def test_stopped_at_any_update(whole, stop, workers, tmp_path, monkeypatch):
-    expected, arguments = whole
-    if "--trainer.devices=2" in arguments:
-        pytest.skip("run by the test that kills")
-    if workers and stop not in (10, 13):
-        pytest.skip("the middle and the end of an epoch are enough")
+@pytest.mark.parametrize(("stop", "workers"), [(4, 0), (10, 0), (10, 1), (13, 0), (13, 1), (20, 0), (26, 0)])
+def test_stopped_at_any_update(one_process, stop, workers, tmp_path, monkeypatch):
+    expected, arguments = one_process
     monkeypatch.chdir(tmp_path)
     main([*arguments, f"--trainer.max_steps={stop}", f"--data.num_workers={workers}"])
     main(["fit", "--ckpt_path", "last", f"--trainer.max_steps={STEPS}"])
@@ -77,34 +81,27 @@ def test_stopped_at_any_update(whole, stop, workers, tmp_path, monkeypatch):
     assert len(list((tmp_path / "runs" / "tetrominoes").iterdir())) == 1
 
 
-def test_saved_in_the_middle_and_at_the_end_of_epochs(tmp_path, monkeypatch, whole):
-    """A file saved between the updates of a run that goes on, not when it ends."""
-    expected, arguments = whole
-    if "--trainer.devices=2" in arguments:
-        pytest.skip("run by the test that kills")
-    for every in (10, 15):
-        folder = tmp_path / str(every)
-        folder.mkdir()
-        monkeypatch.chdir(folder)
+@pytest.mark.parametrize("every", [10, 15], ids=["end of an epoch", "middle of an epoch"])
+def test_broken_off_after_a_save(one_process, every, tmp_path, monkeypatch):
+    """The file was saved by a run that meant to go on, not by one that had come to its end."""
+    expected, arguments = one_process
+    monkeypatch.chdir(tmp_path)
 
-        class Stop(Exception):
-            pass
+    class PowerCut(Exception):
+        pass
 
-        from iodine_pl.callbacks import LastCheckpoint
+    def save_and_break_off(callback, trainer):
+        save(callback, trainer)
+        raise PowerCut
 
-        original = LastCheckpoint._save
-
-        def save(self, trainer, original=original):
-            original(self, trainer)
-            raise Stop
-
-        monkeypatch.setattr(LastCheckpoint, "_save", save)
-        with pytest.raises(Stop):
+    save = LastCheckpoint._save
+    with monkeypatch.context() as patch:
+        patch.setattr(LastCheckpoint, "_save", save_and_break_off)
+        with pytest.raises(PowerCut):
             main([*arguments, f"--trainer.max_steps={STEPS}", f"--last_checkpoint.every_n_train_steps={every}"])
-        monkeypatch.setattr(LastCheckpoint, "_save", original)
-        assert state(folder)["global_step"] == every
-        main(["fit", "--ckpt_path", "last", "--last_checkpoint.every_n_train_steps=null"])
-        assert_same_run(folder, expected)
+    assert state(tmp_path)["global_step"] == every
+    main(["fit", "--ckpt_path", "last", "--last_checkpoint.every_n_train_steps=null"])
+    assert_same_run(tmp_path, expected)
 
 
 def test_a_run_of_epochs_goes_on_with_more_of_them(tmp_path, monkeypatch):

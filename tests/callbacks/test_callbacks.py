@@ -1,0 +1,180 @@
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import nn
+from torch.utils.data import DataLoader
+
+from iodine_pl import Decomposition, adjusted_rand_index
+from iodine_pl.callbacks import AdjustedRandIndex, ImagesPerSecond, LastCheckpoint, PredictionWriter, SlotPanels
+from test_iodine import small
+
+CALLBACKS = [AdjustedRandIndex, SlotPanels, PredictionWriter]
+
+
+class Images(torch.utils.data.Dataset):
+    """Fixed random images with labels, some without foreground."""
+
+    def __init__(self, count=7, labelled=True):
+        generator = torch.Generator().manual_seed(1)
+        self.images = torch.rand(count, 3, 8, 8, generator=generator)
+        self.labels = torch.randint(0, 3, (count, 8, 8), generator=generator)
+        self.labels[2] = 0
+        self.labelled = labelled
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return {"image": self.images[i], "index": i} | ({"label": self.labels[i]} if self.labelled else {})
+
+
+class Other(pl.LightningModule):
+    """Somebody's module: its masks are colours of the image; it is no IODINE and its steps return nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, batch) -> Decomposition:
+        images = batch["image"] if isinstance(batch, dict) else batch
+        masks = torch.softmax(9 * images * self.weight, dim=1)
+        means = images.unsqueeze(1).expand(-1, 3, -1, -1, -1)
+        latents = torch.zeros(len(images), 3, 2)
+        return Decomposition(latents, latents, latents, masks, means, images, None, None, None)
+
+    def training_step(self, batch, batch_idx):
+        return self.weight.square()
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    test_step = validation_step
+
+    def predict_step(self, batch, batch_idx):
+        return self(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+class Unannotated(Other):
+    def forward(self, batch):
+        return batch
+
+
+class Wrong(Other):
+    def forward(self, batch) -> torch.Tensor:
+        return batch["image"]
+
+
+def trainer(tmp_path, *callbacks, **arguments):
+    settings = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "max_epochs": 1}
+    settings |= {"enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": tmp_path}
+    return pl.Trainer(callbacks=list(callbacks), **(settings | arguments))
+
+
+def loader(**arguments):
+    return DataLoader(Images(**arguments), batch_size=3)
+
+
+@pytest.mark.parametrize("make", [small, Other])
+def test_adjusted_rand_index_is_the_mean_over_images(tmp_path, make):
+    module, data = make(), Images()
+    results = trainer(tmp_path, AdjustedRandIndex()).validate(module, loader())[0]
+    tested = trainer(tmp_path, AdjustedRandIndex()).test(module, loader())[0]
+    predicted = trainer(tmp_path).predict(module, loader())
+    assignment = torch.cat([result.masks for result in predicted]).argmax(1)
+    for name, foreground in (("ari_fg", True), ("ari", False)):
+        each = adjusted_rand_index(data.labels, assignment, foreground)
+        expected = float(each[~each.isnan()].mean())
+        assert results[f"val/{name}"] == pytest.approx(expected, abs=1e-6)
+        assert tested[f"test/{name}"] == pytest.approx(expected, abs=1e-6)
+    assert results["val/ari_fg_skipped"] == 1
+
+
+def test_adjusted_rand_index_can_be_monitored(tmp_path):
+    best = pl.callbacks.ModelCheckpoint(tmp_path, monitor="val/ari_fg", mode="max")
+    trainer(tmp_path, AdjustedRandIndex(), best, enable_checkpointing=True).fit(small(), loader(), loader())
+    assert best.best_model_score is not None
+
+
+def test_batches_without_labels_are_said_once(tmp_path):
+    with pytest.warns(UserWarning, match="have no label") as said:
+        results = trainer(tmp_path, AdjustedRandIndex()).validate(small(), loader(labelled=False))[0]
+    assert len([warning for warning in said if "no label" in str(warning.message)]) == 1
+    assert "val/ari_fg" not in results
+
+
+@pytest.mark.parametrize("make", [small, Other])
+def test_panels_are_drawn_without_a_logger_and_leave_the_random_state(tmp_path, make):
+    panels = SlotPanels(num_images=2)
+    after = []
+    for callbacks in ([], [panels]):
+        torch.manual_seed(3)
+        trainer(tmp_path, *callbacks).validate(make(), loader())
+        after.append(torch.rand(2))
+    assert torch.equal(*after)
+    names = sorted(path.name for path in (tmp_path / "panels").iterdir())
+    assert names == (["refinement_0000000.png"] if make is small else []) + ["slots_0000000.png"]
+    assert panels.latest == tmp_path / "panels" / "slots_0000000.png"
+    with Image.open(panels.latest) as picture:
+        pixels = np.array(picture)
+    assert pixels.shape == (2 * 98 + 2, 6 * 98 + 2, 3)
+    first = (Images().images[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    assert np.array_equal(pixels[2:98:12, 2:98:12], first)
+
+
+def test_panels_come_after_every_nth_validation(tmp_path):
+    trainer(tmp_path, SlotPanels(1, every_n_validations=2), max_epochs=3, num_sanity_val_steps=2).fit(
+        Other(), loader(), loader()
+    )
+    assert sorted(path.name for path in (tmp_path / "panels").iterdir()) == ["slots_0000003.png", "slots_0000009.png"]
+
+
+@pytest.mark.parametrize("kind", CALLBACKS)
+@pytest.mark.parametrize("module", [Unannotated, Wrong])
+def test_other_modules_are_refused_before_anything_runs(tmp_path, kind, module):
+    with pytest.raises(MisconfigurationException, match=rf"{kind.__name__} needs .* the fields .*masks.*{module.__name__}.forward"):
+        trainer(tmp_path, kind()).predict(module(), loader())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_predictions_of_a_broken_run_are_not_left(tmp_path):
+    class Breaks(Other):
+        def predict_step(self, batch, batch_idx):
+            if batch_idx:
+                raise KeyError("broken")
+            return self(batch)
+
+    with pytest.raises(KeyError):
+        trainer(tmp_path, PredictionWriter(tmp_path / "p.h5")).predict(Breaks(), loader())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_speed_counts_all_images_and_no_pauses(tmp_path, monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr("iodine_pl.callbacks.images_per_second.time.monotonic", lambda: next(clock))
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            seen.append(trainer.callback_metrics.get("train/images_per_second"))
+
+    trainer(tmp_path, ImagesPerSecond(), Watch(), log_every_n_steps=1).fit(Other(), loader(), loader())
+    assert [float(x) for x in seen] == [3.0, 3.0, 1.0]  # 3, 3 and 1 images, each in one tick
+
+
+def test_last_checkpoint_comes_by_time_and_by_steps(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(LastCheckpoint, "_save", lambda self, trainer: saved.append(trainer.global_step))
+    trainer(tmp_path, LastCheckpoint(every_n_minutes=0.0), enable_checkpointing=True).fit(Other(), loader(), loader())
+    trainer(tmp_path, LastCheckpoint(None, every_n_train_steps=2), enable_checkpointing=True, max_epochs=2).fit(
+        Other(), loader(), loader()
+    )
+    trainer(tmp_path, LastCheckpoint(), enable_checkpointing=True, max_steps=2, max_epochs=-1).fit(
+        Other(), loader(), loader()
+    )
+    assert saved == [1, 2, 3, 2, 4, 6, 2]
