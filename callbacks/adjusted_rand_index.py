@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytorch_lightning as pl
+from iodine_pl.callbacks.contract import decompose, require_fields
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from iodine_pl import MeanAdjustedRandIndex
-from iodine_pl.callbacks.contract import decompose, require_fields
 
 __all__ = ["AdjustedRandIndex"]
 
@@ -16,14 +16,17 @@ __all__ = ["AdjustedRandIndex"]
 class AdjustedRandIndex(pl.Callback):
     """Logs ``val/ari_fg`` (foreground pixels only, the paper's) and ``val/ari`` (all pixels), likewise ``test/…``.
 
-    The mean over all images, each counted once, so the same on any number of processes. Images without foreground are left
-    out of ``ari_fg`` and counted in ``val/ari_fg_skipped``. It needs batches that are dicts with ``label`` (B, H, W), and a
-    module whose ``forward`` is annotated to return something with ``masks`` (B, K, H, W); what ``validation_step`` returns
-    is used if it has them, else ``forward`` is called.
+    The mean over all images, each counted once, so the same on any number of processes. Images without foreground are
+    left out of ``ari_fg`` and counted in ``val/ari_fg_skipped``. It needs batches that are dicts with ``label`` (B, H,
+    W), and a module whose ``forward`` is annotated to return something with ``masks`` (B, K, H, W); what
+    ``validation_step`` returns is used if it has them, else ``forward`` is called.
     """
 
     def __init__(self) -> None:
-        self._metrics = {"ari_fg": MeanAdjustedRandIndex(foreground=True), "ari": MeanAdjustedRandIndex(foreground=False)}
+        self._metrics = {
+            "ari_fg": MeanAdjustedRandIndex(foreground=True),
+            "ari": MeanAdjustedRandIndex(foreground=False),
+        }
         self._said_no_labels = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

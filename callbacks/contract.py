@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
 from typing import Any, get_type_hints
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 __all__ = ["decompose", "require_fields"]
 
@@ -21,18 +21,15 @@ def require_fields(callback: pl.Callback, module: pl.LightningModule, *fields: s
         returned = get_type_hints(type(module).forward).get("return")
     except (NameError, TypeError):
         returned = None
-    declared = {name for kind in getattr(returned, "__mro__", ()) for name in (*vars(kind), *_annotations(kind))}
+    kinds = getattr(returned, "__mro__", ())
+    declared = {name for kind in kinds for name in (*vars(kind), *inspect.get_annotations(kind))}
     missing = [name for name in fields if name not in declared]
     if missing:
         raise MisconfigurationException(
-            f"{type(callback).__name__} needs a LightningModule whose forward(batch) is annotated to return an object with "
-            f"the fields {', '.join(fields)}, like iodine_pl.Decomposition; {type(module).__name__}.forward is annotated "
-            f"to return {returned!r}, without {', '.join(missing)}. Annotate it, or leave the callback out."
+            f"{type(callback).__name__} needs a LightningModule whose forward(batch) is annotated to return an object "
+            f"with the fields {', '.join(fields)}, like iodine_pl.Decomposition; {type(module).__name__}.forward is "
+            f"annotated to return {returned!r}, without {', '.join(missing)}. Annotate it, or leave the callback out."
         )
-
-
-def _annotations(kind: type) -> Mapping[str, Any]:
-    return kind.__dict__.get("__annotations__", {})
 
 
 def decompose(module: pl.LightningModule, batch: Any, outputs: Any) -> Any:

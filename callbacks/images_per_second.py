@@ -13,8 +13,8 @@ __all__ = ["ImagesPerSecond"]
 class ImagesPerSecond(pl.Callback):
     """Logs ``train/images_per_second`` of all processes together, validation and saving left out.
 
-    It is a mean over the ``log_every_n_steps`` of the Trainer. Images are counted by the length of ``batch["image"]``, or of
-    the batch if that is a tensor.
+    It is a mean over the ``log_every_n_steps`` of the Trainer. Images are counted by the length of ``batch["image"]``,
+    or of the batch if that is a tensor.
     """
 
     def __init__(self) -> None:
@@ -22,14 +22,18 @@ class ImagesPerSecond(pl.Callback):
         self._seconds = 0.0
         self._since: float | None = None
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         if self._since is None:
             self._since = time.monotonic()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._pause()
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         self._pause()
 
     def _pause(self) -> None:
@@ -41,7 +45,7 @@ class ImagesPerSecond(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._images += len(batch["image"] if isinstance(batch, dict) else batch) * trainer.world_size
-        if (batch_idx + 1) % trainer.log_every_n_steps:
+        if (batch_idx + 1) % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         self._pause()
         if self._seconds > 0.0:

@@ -9,9 +9,8 @@ from typing import Any
 
 import h5py
 import pytorch_lightning as pl
-from torch import Tensor
-
 from iodine_pl.callbacks.contract import decompose, require_fields
+from torch import Tensor
 
 __all__ = ["PredictionWriter"]
 
@@ -19,8 +18,9 @@ _FIELDS = ("masks", "means", "mean", "std", "latents")
 
 
 class PredictionWriter(pl.Callback):
-    """Writes ``predictions.h5`` during ``predict``: float32 ``masks`` (N, K, H, W), ``means`` (N, K, C, H, W), ``mean``, ``std``
-    and ``latents`` (N, K, D), and ``index`` (N,), the position of each image in the data file where batches have it.
+    """Writes ``predictions.h5`` during ``predict``: float32 ``masks`` (N, K, H, W), ``means`` (N, K, C, H, W),
+    ``mean``, ``std`` and ``latents`` (N, K, D), and ``index`` (N,), the position of each image in the data file where
+    batches have it.
 
     The file appears when it is complete. Several processes write a part each, which the first one joins.
 

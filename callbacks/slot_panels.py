@@ -9,23 +9,24 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from iodine_pl.callbacks.contract import require_fields
 from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from iodine_pl.callbacks.contract import require_fields
 from iodine_pl.panels import refinement_panel, slot_panel
 
 __all__ = ["SlotPanels"]
 
 
 class SlotPanels(pl.Callback):
-    """Draws the first validation images after each validation: per-slot masked reconstructions, and one image over the steps.
+    """Draws the first validation images after each validation: per-slot masked reconstructions, and one image over the
+    steps.
 
-    PNG files go to ``panels/`` in the run's folder, so they are there without a logger; TensorBoard gets them too. The module's
-    ``forward`` must be annotated to return something with ``reconstruction``, ``masks`` and ``means``; the picture over
-    the refinement steps needs a ``forward`` that takes ``return_steps``, as IODINE's does. Only the first process draws; the
-    random state is left as it was.
+    PNG files go to ``panels/`` in the run's folder, so they are there without a logger; TensorBoard gets them too. The
+    module's ``forward`` must be annotated to return something with ``reconstruction``, ``masks`` and ``means``; the
+    picture over the refinement steps needs a ``forward`` that takes ``return_steps``, as IODINE's does. Only the first
+    process draws; the random state is left as it was.
 
     Args:
         num_images: rows of the picture.

@@ -11,13 +11,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_info
-from torch.utils.data import DataLoader
-
 from iodine_pl.datamodules.convert import convert
 from iodine_pl.datamodules.hdf5 import SceneDataset, SceneFileError
 from iodine_pl.datamodules.sampler import BatchSampler
 from iodine_pl.datamodules.tfrecord import Feature
+from lightning_utilities.core.rank_zero import rank_zero_info
+from torch.utils.data import DataLoader
 
 __all__ = ["ResumableLoader", "SceneDataModule"]
 
@@ -36,15 +35,16 @@ class ResumableLoader(DataLoader[Any]):
 
 
 class SceneDataModule(pl.LightningDataModule):
-    """Streams scenes from an HDF5 file. A batch is a dict: ``image`` (B, C, H, W), uint8 until it is on the device and float in
-    [0, 1] there; ``label`` (B, H, W) uint8, 0 for the background; ``num_objects`` (B,); ``index`` (B,), the position in
-    the file; ``factors``, a dict of (B, L, ...) with entity 0 for the background.
+    """Streams scenes from an HDF5 file. A batch is a dict: ``image`` (B, C, H, W), uint8 until it is on the device and
+    float in [0, 1] there; ``label`` (B, H, W) uint8, 0 for the background; ``num_objects`` (B,); ``index`` (B,), the
+    position in the file; ``factors``, a dict of (B, L, ...) with entity 0 for the background.
 
     The first ``num_train`` images of the file are for training, the next for validation, the next for test.
 
     Args:
-        path: an HDF5 file of this format, or a TFRecord file of the dataset (gzip or not), which is converted once to an
-            HDF5 file beside it; the ending .h5 or .hdf5 tells. None: a generated set in ``data_dir``, made at the first use.
+        path: an HDF5 file of this format, or a TFRecord file of the dataset (gzip or not), which is converted once to
+            an HDF5 file beside it; the ending .h5 or .hdf5 tells. None: a generated set in ``data_dir``, made at the
+            first use.
         data_dir: folder of the generated set.
         batch_size: images per device.
         num_train, num_val, num_test: images of each split.
@@ -56,7 +56,7 @@ class SceneDataModule(pl.LightningDataModule):
         SceneFileError: if the file is missing, damaged or has fewer images than asked for.
     """
 
-    name: ClassVar[str]
+    dataset_name: ClassVar[str]
     features: ClassVar[Mapping[str, Feature]]
 
     def __init__(
@@ -92,13 +92,18 @@ class SceneDataModule(pl.LightningDataModule):
     def file(self) -> Path:
         """The HDF5 file that is read; it need not exist before ``prepare_data``."""
         if self.path is None:
-            return self.data_dir / f"{self.name}_{self.total}_seed{self.seed}.h5"
+            return self.data_dir / self.generated_name
         if self._must_convert():
             return self.path.with_name(f"{self.path.name}.{self.total}.h5")
         return self.path
 
     def _must_convert(self) -> bool:
         return self.path is not None and self.path.suffix not in (".h5", ".hdf5")
+
+    @property
+    def generated_name(self) -> str:
+        """File name of the generated set; it names all that the set depends on."""
+        return f"{self.dataset_name}_{self.total}_seed{self.seed}.h5"
 
     @abstractmethod
     def generate(self, file: Path) -> None:
@@ -111,13 +116,15 @@ class SceneDataModule(pl.LightningDataModule):
         if self.path is None:
             rank_zero_info(
                 f"{type(self).__name__}: no path given, so {self.total} scenes are generated into {self.file}. "
-                f"For DeepMind's dataset give --data.path {self.name}_train.tfrecords."
+                f"For DeepMind's dataset give --data.path {self.dataset_name}_train.tfrecords."
             )
             self.generate(self.file)
         elif self._must_convert() and self.path.exists():
-            convert(self.path, self.file, self.features, self.name, limit=self.total)
+            convert(self.path, self.file, self.features, self.dataset_name, limit=self.total)
         else:
-            raise SceneFileError(f"{type(self).__name__}: there is no file {self.path}. Leave path out to generate a set.")
+            raise SceneFileError(
+                f"{type(self).__name__}: there is no file {self.path}. Leave path out to generate a set."
+            )
 
     def setup(self, stage: str) -> None:
         """Opens the file and cuts the splits."""

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
-
 from iodine_pl.datamodules.hdf5 import BLOCK, SceneWriter
 from iodine_pl.datamodules.tfrecord import Feature, TFRecordError, parse_example, read_records
+from numpy.typing import NDArray
+from tqdm import tqdm
 
 __all__ = ["convert", "label_map"]
 
@@ -27,7 +26,8 @@ def label_map(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     owners = inside.sum(axis=0)
     if not (owners == 1).all():
         raise ValueError(f"{int((owners != 1).sum())} pixels do not belong to exactly one mask")
-    return inside.argmax(axis=0).astype(np.uint8)
+    label: NDArray[np.uint8] = inside.argmax(axis=0).astype(np.uint8)
+    return label
 
 
 def convert(
@@ -35,14 +35,14 @@ def convert(
 ) -> int:
     """Converts a TFRecord file, at most ``limit`` of its records, and returns how many there were.
 
-    It streams: nothing is unpacked to disk, and what follows the limit is not read. The target appears when it is complete;
-    an interrupted conversion leaves nothing and is begun anew.
+    It streams: nothing is unpacked to disk, and what follows the limit is not read. The target appears when it is
+    complete; an interrupted conversion leaves nothing and is begun anew.
 
     Args:
         source: a TFRecord file, gzip or not.
         target: the HDF5 file to be written, in the layout of :class:`iodine_pl.datamodules.hdf5.SceneWriter`.
-        features: what a record must hold; ``image`` (H, W, C), ``mask`` (L, H, W, 1) and ``visibility`` among it. All but the
-            first two become factors.
+        features: what a record must hold; ``image`` (H, W, C), ``mask`` (L, H, W, 1) and ``visibility`` among it. All
+            but the first two become factors.
         dataset: name to be noted in the file.
         limit: number of records; None for all.
 
@@ -67,7 +67,8 @@ def convert(
                 scene["label"] = label_map(scene.pop("mask"))
             except ValueError as error:
                 raise TFRecordError(
-                    f"{source}: record {count}: {error}. Is this the {dataset} file, and complete? If so, download it again"
+                    f"{source}: record {count}: {error}. Is this the {dataset} file, and complete? "
+                    "If so, download it again"
                 ) from error
             waiting.append(scene)
             count += 1

@@ -94,8 +94,8 @@ class SceneWriter:
 class SceneDataset(Dataset[dict[str, Any]]):
     """Reads batches of one file: ``dataset[[3, 1, 2]]`` is a dict with those images in that order.
 
-    It reads and unpacks whole blocks and keeps the last few, so a batch whose indices lie in few blocks is cheap. The file
-    is opened at the first read in each process, never before a fork, and not carried into a pickle.
+    It reads and unpacks whole blocks and keeps the last few, so a batch whose indices lie in few blocks is cheap. The
+    file is opened at the first read in each process, never before a fork, and not carried into a pickle.
 
     Args:
         path: a file in the layout of :class:`SceneWriter`.
@@ -178,8 +178,8 @@ class SceneDataset(Dataset[dict[str, Any]]):
                 self._handle = (os.getpid(), h5py.File(self.path, "r"))
             except OSError as error:
                 raise SceneFileError(
-                    f"{self.path} cannot be opened as HDF5 ({error}). It is cut off, still being written or another kind "
-                    "of file: delete it so that it is made again."
+                    f"{self.path} cannot be opened as HDF5 ({error}). It is cut off, still being written or another "
+                    "kind of file: delete it so that it is made again."
                 ) from error
         return self._handle[1]
 
@@ -191,4 +191,3 @@ class SceneDataset(Dataset[dict[str, Any]]):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_handle": None, "_blocks": OrderedDict()}
-

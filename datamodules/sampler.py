@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from iodine_pl.datamodules.hdf5 import BLOCK
 from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
-
-from iodine_pl.datamodules.hdf5 import BLOCK
 
 __all__ = ["BatchSampler", "block_shuffled"]
 
@@ -31,9 +30,9 @@ def block_shuffled(indices: NDArray[np.int64], seed: int, epoch: int) -> NDArray
 class BatchSampler(DistributedSampler[Any]):
     """Yields the batches of this process, each a list of indices.
 
-    In training every process gets one contiguous part of the shuffled order, all of one length, in full batches: no image
-    comes twice in an epoch, and fewer than ``batch_size * processes`` are left out, others in each epoch. In evaluation
-    each image comes exactly once, on one of the processes; their numbers of images differ by one at most.
+    In training every process gets one contiguous part of the shuffled order, all of one length, in full batches: no
+    image comes twice in an epoch, and fewer than ``batch_size * processes`` are left out, others in each epoch. In
+    evaluation each image comes exactly once, on one of the processes; their numbers of images differ by one at most.
 
     It derives from DistributedSampler so that Lightning leaves it as it is.
 
@@ -44,7 +43,8 @@ class BatchSampler(DistributedSampler[Any]):
         seed: of the order.
         rank: this process.
         processes: number of all.
-        resume: (epoch, batches): in that epoch so many batches are passed over, as a run that stopped there has seen them.
+        resume: (epoch, batches): in that epoch so many batches are passed over, as a run that stopped there has seen
+            them.
     """
 
     def __init__(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
-
 from iodine_pl.datamodules.base import SceneDataModule
 from iodine_pl.datamodules.hdf5 import SceneWriter
 from iodine_pl.datamodules.synthetic import tetrominoes
 from iodine_pl.datamodules.tfrecord import Feature
+from tqdm import tqdm
 
 __all__ = ["TetrominoesDataModule"]
 
@@ -18,12 +18,12 @@ __all__ = ["TetrominoesDataModule"]
 class TetrominoesDataModule(SceneDataModule):
     """Streams Tetrominoes: DeepMind's ``tetrominoes_train.tfrecords``, or scenes generated with the same look.
 
-    The factors are those of the real files: ``x`` (top row) and ``y`` (left column) in pixels, ``shape`` 1 to 19, ``color``
-    RGB in {0, 1}, ``visibility``. The splits are the published ones: 60,000 for training, the next 320 for validation, 320
-    for test. See :class:`SceneDataModule` for the arguments.
+    The factors are those of the real files: ``x`` (top row) and ``y`` (left column) in pixels, ``shape`` 1 to 19,
+    ``color`` RGB in {0, 1}, ``visibility``. The splits are the published ones: 60,000 for training, the next 320 for
+    validation, 320 for test. See :class:`SceneDataModule` for the arguments.
     """
 
-    name = "tetrominoes"
+    dataset_name = "tetrominoes"
     features = {  # noqa: RUF012 - a constant
         "image": Feature((35, 35, 3), np.uint8),
         "mask": Feature((4, 35, 35, 1), np.uint8),
@@ -34,11 +34,37 @@ class TetrominoesDataModule(SceneDataModule):
         "visibility": Feature((4,)),
     }
 
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        data_dir: str | Path = "data",
+        batch_size: int = 128,
+        num_train: int = 60_000,
+        num_val: int = 320,
+        num_test: int = 320,
+        num_workers: int = 0,
+        multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None,
+        seed: int = 0,
+        size: int = 35,
+        objects: int = 3,
+    ) -> None:
+        super().__init__(
+            path, data_dir, batch_size, num_train, num_val, num_test, num_workers, multiprocessing_context, seed
+        )
+        self.size = size
+        self.objects = objects
+
+    @property
+    def generated_name(self) -> str:
+        return f"{self.dataset_name}_{self.size}px_{self.objects}objects_{self.total}_seed{self.seed}.h5"
+
     def generate(self, file: Path) -> None:
         with (
-            SceneWriter(file, dataset=self.name, source=f"generated, seed {self.seed}") as writer,
+            SceneWriter(file, dataset=self.dataset_name, source=f"generated, seed {self.seed}") as writer,
             tqdm(total=self.total, desc="generating", unit=" scenes") as progress,
         ):
-            for image, label, num_objects, factors in tetrominoes.generate(self.total, self.seed):
+            for image, label, num_objects, factors in tetrominoes.generate(
+                self.total, self.seed, self.size, self.objects
+            ):
                 writer.append(image, label, num_objects, factors)
                 progress.update(len(image))

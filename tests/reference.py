@@ -18,7 +18,13 @@ SHARED = Path(__file__).parents[2] / "shared" / "official"  # full-size networks
 TINY = {
     "tiny_linear_lstm": (
         "clevr6",
-        {"latent_size": 5, "decoder_channels": (6, 7), "encoder_channels": (6, 7), "mlp_sizes": (9, 8), "lstm_size": 10},
+        {
+            "latent_size": 5,
+            "decoder_channels": (6, 7),
+            "encoder_channels": (6, 7),
+            "mlp_sizes": (9, 8),
+            "lstm_size": 10,
+        },
     ),
     "tiny_cos_nolstm": (
         "tetrominoes",

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from command import BAR, ROOT, TINY, run
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from command import BAR, ROOT, TINY, run
 from iodine_pl.cli import complete_arguments, main
 
 RUN = Path("runs/tetrominoes/version_0")
@@ -104,7 +104,9 @@ def test_test_and_predict_find_run_and_data_by_themselves(inside, capsys):
 
 
 def test_flags_win_over_the_run(inside):
-    tested = main(["test", "--ckpt_path", "last", BAR, "--model.num_slots=2", "--model.num_iterations=2", "--data.num_test=5"])
+    tested = main(
+        ["test", "--ckpt_path", "last", BAR, "--model.num_slots=2", "--model.num_iterations=2", "--data.num_test=5"]
+    )
     assert tested.model.num_slots == 2
     assert "test_steps/nll_2" in tested.trainer.callback_metrics
     assert tested.datamodule.num_images["test"] == 5
@@ -202,7 +204,13 @@ def test_help_and_print_config(folder, capsys):
 
 @pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_configurations_train(folder, config):
-    sizes = ["--data.num_train=8", "--data.num_val=2", "--data.num_test=2", "--data.batch_size=2", "--trainer.max_steps=4"]
+    sizes = [
+        "--data.num_train=8",
+        "--data.num_val=2",
+        "--data.num_test=2",
+        "--data.batch_size=2",
+        "--trainer.max_steps=4",
+    ]
     cli = main(["fit", "--config", str(config), *sizes, BAR, "--trainer.accelerator=cpu", "--trainer.max_time=null"])
     assert cli.trainer.global_step == 4
     assert (folder / "runs" / config.stem / "version_0" / "checkpoints" / "best.ckpt").is_file()

@@ -40,7 +40,9 @@ def test_every_parameter_gets_a_gradient(lstm, coordinates, name, channels):
         assert parameter.grad.abs().max() > 0, parameter_name
 
 
-@pytest.mark.parametrize(("batch", "slots", "iterations", "size"), [(1, 1, 0, (5, 9)), (3, 5, 4, (20, 13)), (2, 2, 1, (8, 8))])
+@pytest.mark.parametrize(
+    ("batch", "slots", "iterations", "size"), [(1, 1, 0, (5, 9)), (3, 5, 4, (20, 13)), (2, 2, 1, (8, 8))]
+)
 def test_runs_on_any_batch_size_image_size_slots_and_iterations(batch, slots, iterations, size):
     result = small()(torch.rand(batch, 3, *size), num_slots=slots, num_iterations=iterations, return_steps=True)
     assert result.mean.shape == result.std.shape == result.latents.shape == (batch, slots, 4)
@@ -162,7 +164,11 @@ class Foreign(pl.LightningModule):
 def test_under_anybodys_trainer(command, make, tmp_path):
     model = make()
     trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False, default_root_dir=tmp_path
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
     )
     loader = DataLoader(torch.rand(4, 3, 8, 8), batch_size=2)
     results = getattr(trainer, command)(model, loader)

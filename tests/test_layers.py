@@ -9,7 +9,14 @@ from iodine_pl.layers import Linear, LSTMCell, SameConv2d, StoppedLayerNorm, mlp
 
 @pytest.mark.parametrize(
     ("size", "kernel", "stride", "expected"),
-    [(64, 5, 2, (1, 2)), (35, 5, 2, (2, 2)), (18, 5, 2, (1, 2)), (9, 5, 2, (2, 2)), (128, 3, 2, (0, 1)), (7, 3, 1, (1, 1))],
+    [
+        (64, 5, 2, (1, 2)),
+        (35, 5, 2, (2, 2)),
+        (18, 5, 2, (1, 2)),
+        (9, 5, 2, (2, 2)),
+        (128, 3, 2, (0, 1)),
+        (7, 3, 1, (1, 1)),
+    ],
 )
 def test_same_padding_of_tensorflow(size, kernel, stride, expected):
     assert same_padding(size, kernel, stride) == expected

@@ -3,10 +3,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from reference import DATA
 
 from iodine_pl import MeanAdjustedRandIndex, Trace, adjusted_rand_index
 from iodine_pl.metrics import MeanTrace
-from reference import DATA
 
 
 def by_counting_pairs(label, assignment):

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from test_iodine import small
 
 from iodine_pl import IODINE
 from iodine_pl.official import load_variables, parameter_names
-from test_iodine import small
 
 
 def variables_of(model):
@@ -40,7 +40,11 @@ def test_whatever_does_not_fit_is_named_and_changes_nothing():
     variables[bent] = variables[bent].T
     with pytest.raises(ValueError, match="do not fit") as caught:
         load_variables(model, variables)
-    for words in (f"missing {lost}", "unknown global_step", f"misshapen {bent}: (6, 8) in PyTorch's order, the model has (8, 6)"):
+    for words in (
+        f"missing {lost}",
+        "unknown global_step",
+        f"misshapen {bent}: (6, 8) in PyTorch's order, the model has (8, 6)",
+    ):
         assert words in str(caught.value)
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name])

@@ -38,7 +38,8 @@ def test_resumes_from_its_state():
 
 
 @pytest.mark.parametrize(
-    ("network", "batch", "expected"), [("clevr6", 4, 3.5355e-4), ("multi_dsprites", 16, 1.0607e-4), ("tetrominoes", 128, 2.1213e-4)]
+    ("network", "batch", "expected"),
+    [("clevr6", 4, 3.5355e-4), ("multi_dsprites", 16, 1.0607e-4), ("tetrominoes", 128, 2.1213e-4)],
 )
 def test_learning_rates_of_the_released_configurations(network, batch, expected):
     made = getattr(IODINE, network)(batch_size=batch).configure_optimizers()

@@ -1,10 +1,10 @@
 """The model computes what the reference code computes: every activation, loss, gradient, and four updates."""
 
 import pytest
+from reference import FULL, SHARED, TINY, Reference
 
 import iodine_pl
 import iodine_pl.official
-from reference import FULL, SHARED, TINY, Reference
 
 
 @pytest.mark.parametrize("name", TINY)

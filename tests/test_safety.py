@@ -1,15 +1,20 @@
 import pytest
 import pytorch_lightning as pl
 import torch
+from test_iodine import small
 from torch.utils.data import DataLoader
 
 from iodine_pl.safety import NonFiniteError, NonFiniteGuard, poison_if_nonfinite
-from test_iodine import small
 
 
 def fit(model, images, tmp_path, **trainer):
     settings = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
-    settings |= {"enable_model_summary": False, "max_epochs": 1, "limit_val_batches": 0, "default_root_dir": tmp_path} | trainer
+    settings |= {
+        "enable_model_summary": False,
+        "max_epochs": 1,
+        "limit_val_batches": 0,
+        "default_root_dir": tmp_path,
+    } | trainer
     trainer = pl.Trainer(**settings)
     trainer.fit(model, DataLoader(images, batch_size=2), DataLoader(images))
     return trainer
@@ -27,9 +32,13 @@ def test_a_bad_batch_is_skipped_and_counted(tmp_path):
 
     class Watch(pl.Callback):
         def on_train_batch_end(self, trainer, module, *_):
-            seen.append((trainer.callback_metrics["train/skipped_updates"].item(), module.initial_posterior.detach().clone()))
+            seen.append(
+                (trainer.callback_metrics["train/skipped_updates"].item(), module.initial_posterior.detach().clone())
+            )
 
-    with pytest.warns(UserWarning, match=r"Skipped an update \(1 so far, 1 in a row\): the NLL at refinement step 0 \(image 1"):
+    with pytest.warns(
+        UserWarning, match=r"Skipped an update \(1 so far, 1 in a row\): the NLL at refinement step 0 \(image 1"
+    ):
         fit(model, with_bad(5), tmp_path, callbacks=[Watch()])
     assert [count for count, _ in seen] == [0, 0, 1, 1, 1, 1]
     assert torch.equal(seen[1][1], seen[2][1])  # the third update did nothing

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from reference import TINY, Reference
 
 import iodine_pl
-from reference import TINY, Reference
 
 SOURCE = Path(iodine_pl.__file__).parent
 

@@ -34,11 +34,9 @@ SHAPES: tuple[str, ...] = (
     "#./##/#.",
     "##/##",
 )
-"""Rows of each piece; its number in the files is its position here plus 1. Numbers 1, 4 and 8 were not seen, but inferred."""
+"""Rows of each piece; its number in the files is its position here plus 1. 1, 4 and 8 were not seen, but inferred."""
 
-COLORS: NDArray[np.uint8] = np.array(
-    [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], dtype=np.uint8
-)
+COLORS: NDArray[np.uint8] = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], dtype=np.uint8)
 
 _CELL = np.array(  # brightness of the 5x5 pixels of a cell, the same in every cell of the real records
     [
@@ -77,9 +75,10 @@ def generate(
     """Yields blocks of ``(image, label, num_objects, factors)`` until ``count`` scenes are made.
 
     ``image`` (n, size, size, 3) uint8 on black, ``label`` (n, size, size) uint8 with 0 for the background,
-    ``num_objects`` (n,) uint8, and the factors of the real files, each (n, objects + 1, ...) float32 with zeros for the background:
-    ``x`` the top row and ``y`` the left column of the piece's box in pixels, ``shape`` 1 to 19, ``color`` RGB in {0, 1},
-    ``visibility`` (1, the background's too). A piece whose place is taken moves; whole pieces lie inside and never overlap.
+    ``num_objects`` (n,) uint8, and the factors of the real files, each (n, objects + 1, ...) float32 with zeros for the
+    background: ``x`` the top row and ``y`` the left column of the piece's box in pixels, ``shape`` 1 to 19, ``color``
+    RGB in {0, 1}, ``visibility`` (1, the background's too). A piece whose place is taken moves; whole pieces lie inside
+    and never overlap.
 
     Args:
         count: number of scenes.
@@ -103,8 +102,8 @@ def _scenes(
     shape = np.zeros((n, objects), dtype=np.int64)
     color = COLORS[rng.integers(len(COLORS), size=(n, objects))]
     corner = np.zeros((n, objects, 2), dtype=np.int64)
-    label = np.zeros((n, size * size), dtype=np.uint8)
-    image = np.zeros((n, size * size, 3), dtype=np.uint8)
+    label: NDArray[np.uint8] = np.zeros((n, size * size), dtype=np.uint8)
+    image: NDArray[np.uint8] = np.zeros((n, size * size, 3), dtype=np.uint8)
     waiting = np.arange(n)  # scenes without all their pieces
     while len(waiting):
         label[waiting] = 0

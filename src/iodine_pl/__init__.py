@@ -1,7 +1,7 @@
 """IODINE for PyTorch Lightning.
 
-Axes, one letter each, in docstrings and einops patterns alike: ``B`` images, ``K`` slots, ``C`` channels, ``H W`` pixels,
-``D`` latent, ``T`` refinement steps, ``L`` true entities.
+Axes, one letter each, in docstrings and einops patterns alike: ``B`` images, ``K`` slots, ``C`` channels, ``H W``
+pixels, ``D`` latent, ``T`` refinement steps, ``L`` true entities.
 """
 
 from iodine_pl.iodine import IODINE

@@ -27,8 +27,9 @@ _SUBCOMMANDS = ("fit", "validate", "test", "predict")
 def complete_arguments(arguments: Sequence[str]) -> list[str]:
     """Spells out what a user may leave to us.
 
-    ``fit`` is the command if none is named. A checkpoint ``last`` or ``best`` becomes its path. A checkpoint in the folder of a
-    run brings that run's configuration, before all that is given here, so that resuming or testing needs no other word.
+    ``fit`` is the command if none is named. A checkpoint ``last`` or ``best`` becomes its path. A checkpoint in the
+    folder of a run brings that run's configuration, before all that is given here, so that resuming or testing needs no
+    other word.
 
     Raises:
         FileNotFoundError: if there is no such checkpoint.
@@ -79,10 +80,12 @@ class _SaveConfigOfFit(SaveConfigCallback):
 
 
 class IodineCLI(LightningCLI):
-    """Builds model, data and Trainer from arguments and runs a command; the arguments come from :func:`complete_arguments`."""
+    """Builds model, data and Trainer from the arguments of :func:`complete_arguments`, and runs a command."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--name", type=str | None, default=None, help="Folder of the run in runs/; the dataset's name.")
+        parser.add_argument(
+            "--name", type=str | None, default=None, help="Folder of the run in runs/; the dataset's name."
+        )
         parser.add_lightning_class_args(SlotPanels, "panels")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(ModelCheckpoint, "best_checkpoint")
@@ -129,7 +132,7 @@ class IodineCLI(LightningCLI):
             checkpoint = settings.get("ckpt_path")
             run = runs.run_of(Path(checkpoint)) if checkpoint else None
             if run is None:
-                name = settings.name or getattr(self.datamodule, "name", "run")
+                name = settings.name or getattr(self.datamodule, "dataset_name", "run")
                 logger = TensorBoardLogger(runs.ROOT, name=name, default_hp_metric=False)
             else:  # a command with a checkpoint goes on in the folder it came from
                 logger = TensorBoardLogger(run.parent.parent, run.parent.name, run.name, default_hp_metric=False)
@@ -146,7 +149,8 @@ class IodineCLI(LightningCLI):
             return
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ModelCheckpoint) and callback.best_model_score is not None:
-                print(f"best {callback.monitor}: {float(callback.best_model_score):.4f} ({_relative(callback.best_model_path)})")
+                score, path = float(callback.best_model_score), _relative(callback.best_model_path)
+                print(f"best {callback.monitor}: {score:.4f} ({path})")
             elif isinstance(callback, LastCheckpoint):
                 print(f"to go on: --ckpt_path {_relative(callback.path)}")
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]

@@ -27,7 +27,8 @@ class SpatialBroadcastDecoder(nn.Module):
     """Decodes each slot's latent to a mask logit and C pixel parameters at every pixel.
 
     The latent, with a constant appended, is copied to every pixel, joined by two coordinates (row, column), each from
-    -1 to 1, and goes through convolutions of stride 1: ELU after all but the last, which is linear. It runs at any size.
+    -1 to 1, and goes through convolutions of stride 1: ELU after all but the last, which is linear. It runs at any
+    size.
 
     Args:
         latent_size: D, length of a slot's latent z_k.

@@ -32,7 +32,8 @@ class IODINE(SceneModel):
         num_iterations: T, refinement steps; T + 1 states are decoded. Any other can be asked for at each call.
         latent_size: D, length of a slot's latent.
         image_channels: C.
-        pixel_distribution: ``logistic`` (released code), ``gaussian`` (paper) or ``bernoulli`` (binary images in {0, 1}).
+        pixel_distribution: ``logistic`` (released code), ``gaussian`` (paper) or ``bernoulli`` (binary images in {0,
+            1}).
         pixel_scale: its scale; None means 0.03 for ``logistic`` (code) and sigma 0.1 for ``gaussian`` (paper).
         prior_scale: standard deviation of the prior; sqrt(ln 2) in the code, 1.0 in the paper.
         decoder_channels, decoder_kernel: hidden convolutions of the decoder.
@@ -54,7 +55,8 @@ class IODINE(SceneModel):
         adam_epsilon: of the optimiser.
         decay_factor, decay_steps: the learning rate falls by this factor over so many steps, continuously.
         gradient_clip_norm: global norm of the gradient above which it is scaled down. None: no clipping.
-        max_skipped_updates: so many updates in a row may be skipped for a non-finite loss or gradient; one more is an error.
+        max_skipped_updates: so many updates in a row may be skipped for a non-finite loss or gradient; one more is an
+            error.
         seed: of the noise in training and evaluation by a Trainer, a non-negative integer.
 
     Raises:
@@ -138,7 +140,7 @@ class IODINE(SceneModel):
         # One vector for all slots: they differ by their samples alone. Glorot's uniform range for a vector of 2D.
         limit = math.sqrt(3.0 / (2.0 * latent_size))
         self.initial_posterior = nn.Parameter(torch.empty(2 * latent_size).uniform_(-limit, limit))
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPU
+        self.to(memory_format=torch.channels_last)  # a third faster on CPU
 
     @classmethod
     def tetrominoes(cls, **arguments: Any) -> IODINE:
@@ -224,7 +226,7 @@ class IODINE(SceneModel):
         return (self.num_iterations + 1, batch_size, self.num_slots, self.latent_size)
 
     def _infer(self, images: Tensor, noise: Tensor, return_steps: bool, differentiable: bool) -> Decomposition:
-        """Algorithm 1: for T steps, decode a sample, differentiate the loss, refine the posterior; then decode once more."""
+        """Algorithm 1: T times decode a sample, differentiate the loss, refine the posterior; then decode once more."""
         steps: list[Decomposition] = []
         traces: list[Trace] = []
         with differentiation_allowed():
@@ -295,4 +297,3 @@ class IODINE(SceneModel):
             kl=kl,
             trace=Trace(nll.unsqueeze(0), kl.unsqueeze(0), mse.unsqueeze(0)),
         )
-

@@ -69,7 +69,7 @@ class LSTMCell(nn.Module):
         _fan_in_normal_(self.gates.bias, input_size + hidden_size)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Maps ``x`` (N, input_size) and ``state`` (h, c), each (N, hidden_size) and zero if None, to the next state."""
+        """Maps ``x`` (N, input_size) and state (h, c), each (N, hidden_size) and zero if None, to the next state."""
         if state is None:
             zeros = x.new_zeros(x.shape[0], self.hidden_size)
             state = (zeros, zeros)
@@ -82,9 +82,10 @@ class LSTMCell(nn.Module):
 class StoppedLayerNorm(nn.Module):
     """Stops the gradient of its input and normalises it over all axes but the first, with a gain and bias per channel.
 
-    ``(N, C, ...) -> (N, C, ...)``; one mean and one (biased) variance for all channels and pixels of a sample, as Sonnet 1
-    does. As nothing flows back, the normalised input is a constant and only the gain and bias are in the graph.
-    (``nn.GroupNorm(1, C)`` has the same values, but torch 2.13 crashes in its backward for a channels-last constant.)
+    ``(N, C, ...) -> (N, C, ...)``; one mean and one (biased) variance for all channels and pixels of a sample, as
+    Sonnet 1 does. As nothing flows back, the normalised input is a constant and only the gain and bias are in the
+    graph. (``nn.GroupNorm(1, C)`` has the same values, but torch 2.13 crashes in its backward for a channels-last
+    constant.)
     """
 
     def __init__(self, channels: int, epsilon: float = 1e-5) -> None:

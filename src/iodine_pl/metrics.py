@@ -51,7 +51,9 @@ def adjusted_rand_index(label: Tensor, assignment: Tensor, foreground: bool = Tr
     expected = rows * columns / pairs(pixels).clamp(min=1.0)
     denominator = (rows + columns) / 2.0 - expected
     perfect = torch.ones_like(index)
-    ari = torch.where(denominator == 0.0, perfect, (index - expected) / torch.where(denominator == 0.0, 1.0, denominator))
+    ari = torch.where(
+        denominator == 0.0, perfect, (index - expected) / torch.where(denominator == 0.0, 1.0, denominator)
+    )
     return torch.where(pixels == 0.0, torch.nan, ari)
 
 
@@ -98,7 +100,8 @@ class MeanAdjustedRandIndex(Metric):
 class MeanTrace(Metric):
     """Averages the terms of the loss over images, at every refinement step.
 
-    Lightning's own mean over processes divides by a whole number, so it is off where they have different numbers of images.
+    Lightning's own mean over processes divides by a whole number, so it is off where they have different numbers of
+    images.
 
     Args:
         num_iterations: T of the traces.

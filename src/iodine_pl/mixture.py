@@ -1,4 +1,4 @@
-"""The pixel mixture p(x|z) = prod_i sum_k m_ik p(x_i | mu_ik) (section 2.1, equation 2), and its gradients in closed form."""
+"""The pixel mixture p(x|z) = prod_i sum_k m_ik p(x_i | mu_ik) (section 2.1), and its gradients in closed form."""
 
 from __future__ import annotations
 

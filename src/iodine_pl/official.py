@@ -33,9 +33,7 @@ def parameter_names(model: IODINE) -> dict[str, str]:
     decoder = "pixel_decoder/broadcast_conv/conv_net_2d/conv_2d"
     weighted = layers(decoder, "decoder.hidden", model.decoder.hidden)
     weighted[f"{decoder}_{len(weighted)}"] = "decoder.output"
-    weighted |= layers(
-        "encoder_net/cnn/conv_net_2d/conv_2d", "refinement.convolutions", model.refinement.convolutions
-    )
+    weighted |= layers("encoder_net/cnn/conv_net_2d/conv_2d", "refinement.convolutions", model.refinement.convolutions)
     weighted |= layers("encoder_net/cnn/mlp/linear", "refinement.mlp", model.refinement.mlp)
     weighted["refinement_head/residual_head/linear"] = "refinement.head"
 

@@ -13,12 +13,14 @@ __all__ = ["TFAdam", "square_root_rule"]
 
 
 class TFAdam(torch.optim.Adam):
-    r"""Steps Adam in TensorFlow's form, whose epsilon stands beside the uncorrected second moment (Kingma & Ba, section 2):
+    r"""Steps Adam in TensorFlow's form, whose epsilon stands beside the uncorrected second moment (Kingma & Ba, section
+    2):
 
     .. math:: w \leftarrow w - \eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} \frac{m}{\sqrt{v} + \epsilon}.
 
-    torch's own epsilon is smaller by :math:`\sqrt{1 - \beta_2^t}`: 31 times at the first step, which matters for IODINE,
-    where many gradients are near 1e-6 after clipping. So this is torch's Adam, given epsilon divided by that factor.
+    torch's own epsilon is smaller by :math:`\sqrt{1 - \beta_2^t}`: 31 times at the first step, which matters for
+    IODINE, where many gradients are near 1e-6 after clipping. So this is torch's Adam, given epsilon divided by that
+    factor.
 
     Args:
         params: parameters or groups of them.
@@ -32,7 +34,7 @@ class TFAdam(torch.optim.Adam):
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps)
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Runs ``closure`` if given and updates every parameter that has a gradient."""
         epsilons = [group["eps"] for group in self.param_groups]
         try:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from iodine_pl.result import Decomposition
 
-__all__ = ["mask_image", "refinement_panel", "slot_images", "slot_panel", "slot_palette"]
+__all__ = ["mask_image", "refinement_panel", "slot_images", "slot_palette", "slot_panel"]
 
 _GAP = 2  # white pixels between tiles
 _SMALLEST_TILE = 96  # pixels; smaller images are enlarged by a whole factor, so that their pixels stay square
@@ -49,7 +49,8 @@ def slot_panel(images: Tensor, result: Decomposition) -> NDArray[np.uint8]:
 
 
 def refinement_panel(images: Tensor, steps: Sequence[Decomposition], image: int = 0) -> NDArray[np.uint8]:
-    """Draws one image over the refinement steps: a row per step, the initial state on top, columns as :func:`slot_panel`.
+    """Draws one image over the refinement steps: a row per step, the initial state on top, columns as
+    :func:`slot_panel`.
 
     Args:
         images: ``(B, C, H, W)`` in [0, 1].
@@ -81,9 +82,7 @@ def _grid(rows: list[list[Tensor]]) -> NDArray[np.uint8]:
     height, width = rows[0][0].shape[-2:]
     scale = max(1, -(-_SMALLEST_TILE // max(height, width)))
     height, width = height * scale, width * scale
-    canvas = np.full(
-        (len(rows) * (height + _GAP) + _GAP, len(rows[0]) * (width + _GAP) + _GAP, 3), 255, dtype=np.uint8
-    )
+    canvas = np.full((len(rows) * (height + _GAP) + _GAP, len(rows[0]) * (width + _GAP) + _GAP, 3), 255, dtype=np.uint8)
     for i, row in enumerate(rows):
         for j, tile in enumerate(row):
             pixels = (tile.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)

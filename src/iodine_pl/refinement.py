@@ -67,9 +67,9 @@ def coordinate_grid(kind: Literal["linear", "cosine"], frequencies: int, height:
 class RefinementNetwork(nn.Module):
     """Computes the update of every slot's posterior parameters: ``lambda <- lambda + f_phi(a_k, h)``.
 
-    Convolutions of stride 2 (ELU after each), the mean over pixels, an MLP (ELU between its layers, none after the last),
-    joined by lambda and its gradient, then an LSTM or nothing, then a linear layer. The inputs marked as stopped go through
-    :class:`StoppedLayerNorm`.
+    Convolutions of stride 2 (ELU after each), the mean over pixels, an MLP (ELU between its layers, none after the
+    last), joined by lambda and its gradient, then an LSTM or nothing, then a linear layer. The inputs marked as stopped
+    go through :class:`StoppedLayerNorm`.
 
     Args:
         latent_size: D.
@@ -128,7 +128,7 @@ class RefinementNetwork(nn.Module):
         return rearrange(self.head(features), "(b k) d -> b k d", k=slots), state
 
     def _spatial(self, inputs: RefinementInputs) -> Tensor:
-        """Joins the image-sized inputs, ``(BK, channels, H, W)``, in the alphabetical order of the reference's names."""
+        """Joins the image-sized inputs, ``(BK, channels, H, W)``, in alphabetical order of the reference's names."""
         batch, slots, _, height, width = inputs.means.shape
 
         def per_slot(x: Tensor) -> Tensor:

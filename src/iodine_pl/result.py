@@ -55,5 +55,5 @@ class Decomposition(NamedTuple):
 
     def detach(self) -> Decomposition:
         """Returns the same numbers without their graph."""
-        tensors = (x.detach() for x in self[:8])
-        return Decomposition(*tensors, self.trace.detach(), tuple(step.detach() for step in self.steps))
+        tensors = {name: x.detach() for name, x in zip(self._fields, self[:8], strict=False)}
+        return self._replace(**tensors, trace=self.trace.detach(), steps=tuple(step.detach() for step in self.steps))

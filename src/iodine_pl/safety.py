@@ -18,8 +18,8 @@ class NonFiniteError(RuntimeError):
 def poison_if_nonfinite(loss: Tensor) -> Tensor:
     """Returns ``loss`` with NaN for every gradient where it is not finite.
 
-    An infinite loss can have finite gradients. NaN goes through the averaging of gradients over processes, so that all of
-    them skip the same update, without a word exchanged.
+    An infinite loss can have finite gradients. NaN goes through the averaging of gradients over processes, so that all
+    of them skip the same update, without a word exchanged.
     """
     return loss * torch.where(torch.isfinite(loss.detach()), 1.0, torch.nan)
 

@@ -1,4 +1,4 @@
-"""What IODINE and its baselines share as LightningModules: batches in, decompositions out, the published training rule."""
+"""What IODINE and its baselines share: batches in, decompositions out, the published way of training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from iodine_pl.safety import NonFiniteGuard, poison_if_nonfinite
 __all__ = ["Batch", "SceneModel"]
 
 Batch = Mapping[str, Any]
-"""``image`` (B, C, H, W) uint8 or float in [0, 1]; where known ``label``, ``index`` and others, which the model ignores."""
+"""``image`` (B, C, H, W) uint8 or float in [0, 1]; if known ``index`` (B,), to key the noise in evaluation; others."""
 
 _TRAIN, _EVALUATE_IMAGE, _EVALUATE_BATCH = range(3)  # first part of the noise's key
 
@@ -136,7 +136,7 @@ class SceneModel(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips by global norm, the Trainer's ``gradient_clip_val`` first, else the model's; drops a non-finite update."""
+        """Clips by global norm: the Trainer's ``gradient_clip_val``, else the model's. Drops a non-finite update."""
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         self.log("train/gradient_norm", norm)
@@ -166,10 +166,11 @@ class SceneModel(pl.LightningModule):
     def on_test_epoch_start(self) -> None:
         self._start_evaluation()
 
-    def validation_step(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:
+    # Lightning hands what these return to the callbacks, whatever it is; its types are narrower.
+    def validation_step(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:  # type: ignore[override]
         return self._evaluate(batch, batch_idx)
 
-    def test_step(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:
+    def test_step(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:  # type: ignore[override]
         return self._evaluate(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
@@ -179,7 +180,8 @@ class SceneModel(pl.LightningModule):
         self._log_terms("test", self._evaluation[0].compute())
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:
-        return self(batch, noise=self._evaluation_noise(batch, batch_idx))
+        result: Decomposition = self(batch, noise=self._evaluation_noise(batch, batch_idx))
+        return result
 
     def _start_evaluation(self) -> None:
         means = MeanTrace(self.num_iterations)
@@ -187,12 +189,12 @@ class SceneModel(pl.LightningModule):
         self._evaluation = [means if self.device.type == "mps" else means.to(self.device)]
 
     def _evaluate(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:
-        result = self(batch, noise=self._evaluation_noise(batch, batch_idx))
+        result: Decomposition = self(batch, noise=self._evaluation_noise(batch, batch_idx))
         self._evaluation[0].update(result.trace)
         return result
 
     def _evaluation_noise(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
-        """Keys the noise by the image's ``index`` where the batch has it: then results do not depend on the batching."""
+        """Keys the noise by the image's ``index`` where the batch has it: then no result depends on the batching."""
         if isinstance(batch, Mapping) and "index" in batch:
             shape = self.noise_shape(1)
             draws = [keyed_normal(shape, self.seed, _EVALUATE_IMAGE, int(i)) for i in batch["index"].tolist()]

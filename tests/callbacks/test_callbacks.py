@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from iodine_pl.callbacks import AdjustedRandIndex, ImagesPerSecond, LastCheckpoint, PredictionWriter, SlotPanels
 from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from test_iodine import small
 from torch import nn
 from torch.utils.data import DataLoader
 
 from iodine_pl import Decomposition, adjusted_rand_index
-from iodine_pl.callbacks import AdjustedRandIndex, ImagesPerSecond, LastCheckpoint, PredictionWriter, SlotPanels
-from test_iodine import small
 
 CALLBACKS = [AdjustedRandIndex, SlotPanels, PredictionWriter]
 
@@ -137,7 +137,9 @@ def test_panels_come_after_every_nth_validation(tmp_path):
 @pytest.mark.parametrize("kind", CALLBACKS)
 @pytest.mark.parametrize("module", [Unannotated, Wrong])
 def test_other_modules_are_refused_before_anything_runs(tmp_path, kind, module):
-    with pytest.raises(MisconfigurationException, match=rf"{kind.__name__} needs .* the fields .*masks.*{module.__name__}.forward"):
+    with pytest.raises(
+        MisconfigurationException, match=rf"{kind.__name__} needs .* the fields .*masks.*{module.__name__}.forward"
+    ):
         trainer(tmp_path, kind()).predict(module(), loader())
     assert list(tmp_path.iterdir()) == []
 

@@ -4,7 +4,6 @@ import gzip
 import struct
 
 import numpy as np
-
 from iodine_pl.datamodules.synthetic.tetrominoes import generate
 
 

@@ -1,7 +1,6 @@
 import h5py
 import numpy as np
 import pytest
-
 from iodine_pl.datamodules import SceneDataset, TetrominoesDataModule, TFRecordError
 from iodine_pl.datamodules.convert import convert, label_map
 from records import example, scenes, write
@@ -21,14 +20,18 @@ def test_real_records(tmp_path):
     assert (batch["image"].amax(1)[batch["label"] == 0] == 0).all()  # the background is black
     assert sorted(batch["factors"]) == ["color", "shape", "visibility", "x", "y"]
     with h5py.File(target) as file:
-        assert dict(file.attrs) == {"format": "iodine-pl/1", "dataset": "tetrominoes", "source": "tetrominoes_mini.tfrecords"}
+        assert dict(file.attrs) == {
+            "format": "iodine-pl/1",
+            "dataset": "tetrominoes",
+            "source": "tetrominoes_mini.tfrecords",
+        }
 
 
 def test_limit_is_read_and_no_more(tmp_path):
     source = write(tmp_path / "file.tfrecords", [example(scene) for scene in scenes(5)])
     source.write_bytes(source.read_bytes()[:-20])  # cut off in the last record
     assert convert(source, tmp_path / "some.h5", FEATURES, "tetrominoes", limit=4) == 4
-    with pytest.raises(TFRecordError, match="ends inside record 4; .* ask for the first 4 records"):
+    with pytest.raises(TFRecordError, match=r"ends inside record 4; .* ask for the first 4 records"):
         convert(source, tmp_path / "all.h5", FEATURES, "tetrominoes")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.tfrecords", "some.h5"]
 
@@ -48,7 +51,10 @@ def test_what_is_converted_is_what_was_there(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda scene: scene["mask"].__setitem__((0, 3, 4), 255 - scene["mask"][0, 3, 4]), "1 pixels do not belong to exactly one"),
+        (
+            lambda scene: scene["mask"].__setitem__((0, 3, 4), 255 - scene["mask"][0, 3, 4]),
+            "1 pixels do not belong to exactly one",
+        ),
         (lambda scene: scene.pop("color"), "no feature color"),
         (lambda scene: scene.update(image=scene["image"][:20]), "image has 2100 elements, not 3675"),
     ],

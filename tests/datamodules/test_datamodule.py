@@ -1,12 +1,12 @@
 import pytest
 import pytorch_lightning as pl
 import torch
-
-from iodine_pl import IODINE
 from iodine_pl.datamodules import SceneFileError, TetrominoesDataModule
 from records import example, scenes, write
 from reference import DATA
 from test_iodine import SMALL
+
+from iodine_pl import IODINE
 
 SIZES = {"num_train": 80, "num_val": 9, "num_test": 7, "batch_size": 8}
 
@@ -72,10 +72,12 @@ def test_a_tfrecord_file_is_converted_once(tmp_path):
 
 
 def test_what_is_missing_is_said(tmp_path):
-    with pytest.raises(SceneFileError, match="there is no file .*nowhere.h5. Leave path out"):
+    with pytest.raises(SceneFileError, match=r"there is no file .*nowhere.h5. Leave path out"):
         made(tmp_path, path=tmp_path / "nowhere.h5")
     datamodule = made(tmp_path)
-    with pytest.raises(SceneFileError, match=r"has 96 images, but num_train=80, num_val=9, num_test=8 need 97. Ask for fewer"):
+    with pytest.raises(
+        SceneFileError, match=r"has 96 images, but num_train=80, num_val=9, num_test=8 need 97. Ask for fewer"
+    ):
         made(tmp_path, path=datamodule.file, num_test=8)
     with pytest.raises(SceneFileError, match=r"80 training images do not make one batch of 81 on each of 1 process"):
         made(tmp_path, batch_size=81).train_dataloader()

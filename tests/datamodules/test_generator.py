@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from iodine_pl.datamodules.synthetic.tetrominoes import COLORS, SHAPES, generate
 from iodine_pl.datamodules.tetrominoes import TetrominoesDataModule
 from iodine_pl.datamodules.tfrecord import parse_example, read_records

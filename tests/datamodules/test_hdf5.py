@@ -3,7 +3,6 @@ import pickle
 import h5py
 import numpy as np
 import pytest
-
 from iodine_pl.datamodules import SceneDataset, SceneFileError, SceneWriter
 from iodine_pl.datamodules.synthetic.tetrominoes import generate
 
@@ -37,7 +36,7 @@ def test_reads_few_blocks_and_keeps_few(tmp_path, monkeypatch):
 
 def test_an_interrupted_writer_leaves_nothing(tmp_path):
     (tmp_path / "a.h5").write_text("the old one")
-    with pytest.raises(KeyboardInterrupt), SceneWriter(tmp_path / "a.h5") as writer:
+    with pytest.raises(KeyboardInterrupt), SceneWriter(tmp_path / "a.h5") as writer:  # noqa: PT012
         writer.append(*next(generate(10)))
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
-
 from iodine_pl.datamodules.sampler import BatchSampler, block_shuffled
 
 
 def epoch_of(processes, batch_size=8, count=1000, **arguments):
-    samplers = [BatchSampler(range(count), batch_size, True, 5, rank, processes, **arguments) for rank in range(processes)]
+    samplers = [
+        BatchSampler(range(count), batch_size, True, 5, rank, processes, **arguments) for rank in range(processes)
+    ]
     return [list(sampler) for sampler in samplers]
 
 

@@ -2,7 +2,6 @@ import gzip
 
 import numpy as np
 import pytest
-
 from iodine_pl.datamodules import Feature, TFRecordError
 from iodine_pl.datamodules.tfrecord import parse_example, read_records
 from records import example, framed, write
@@ -60,7 +59,7 @@ def flip_length(data):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (cut, r"ends inside record \d; the file is cut off: download the rest, or ask for the first \d records"),
+        (cut, r"ends inside record \d; the file is cut off: download the rest or ask for the first \d records"),
         (lambda data: gzip.compress(gzip.decompress(data)[:-100]), "ends inside record 9"),
         (flip, "record 6 has a wrong checksum; the file is damaged: download it again"),
         (flip_length, "record 2 has a wrong length checksum"),

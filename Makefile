@@ -1,0 +1,32 @@
+# make quickstart: trains a small IODINE for a few minutes and shows what it sees
+# make test:       runs the whole suite
+# make lint:       style and types
+# Each makes its environment in .venv first, with the exact versions of constraints.txt. PYTHON names the interpreter.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test lint clean
+
+quickstart: .venv/installed
+	$(BIN)/python train.py fit --config configs/quickstart.yaml
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/typing
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/typing .
+	MYPYPATH=build/typing $(BIN)/mypy -p iodine_pl
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'iodine-pl needs Python 3.10 or later')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt "setuptools>=77" wheel torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
