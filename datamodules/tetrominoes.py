@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from iodine_pl.datamodules.base import SceneDataModule
@@ -20,7 +20,12 @@ class TetrominoesDataModule(SceneDataModule):
 
     The factors are those of the real files: ``x`` (top row) and ``y`` (left column) in pixels, ``shape`` 1 to 19,
     ``color`` RGB in {0, 1}, ``visibility``. The splits are the published ones: 60,000 for training, the next 320 for
-    validation, 320 for test. See :class:`SceneDataModule` for the arguments.
+    validation, 320 for test.
+
+    Args:
+        path: a file, or None to generate one; see :class:`SceneDataModule`, also for the other arguments.
+        size: side of generated images in pixels.
+        objects: pieces in a generated scene.
     """
 
     dataset_name = "tetrominoes"
@@ -34,23 +39,8 @@ class TetrominoesDataModule(SceneDataModule):
         "visibility": Feature((4,)),
     }
 
-    def __init__(
-        self,
-        path: str | Path | None = None,
-        data_dir: str | Path = "data",
-        batch_size: int = 128,
-        num_train: int = 60_000,
-        num_val: int = 320,
-        num_test: int = 320,
-        num_workers: int = 0,
-        multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None,
-        seed: int = 0,
-        size: int = 35,
-        objects: int = 3,
-    ) -> None:
-        super().__init__(
-            path, data_dir, batch_size, num_train, num_val, num_test, num_workers, multiprocessing_context, seed
-        )
+    def __init__(self, path: str | Path | None = None, size: int = 35, objects: int = 3, **arguments: Any) -> None:
+        super().__init__(path, **arguments)
         self.size = size
         self.objects = objects
 

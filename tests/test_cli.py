@@ -210,8 +210,9 @@ def test_configurations_train(folder, config):
         "--data.num_test=2",
         "--data.batch_size=2",
         "--trainer.max_steps=4",
+        "--trainer.val_check_interval=2",
     ]
-    cli = main(["fit", "--config", str(config), *sizes, BAR, "--trainer.accelerator=cpu", "--trainer.max_time=null"])
+    cli = main(["fit", "--config", str(config), *sizes, BAR, "--trainer.accelerator=cpu"])
     assert cli.trainer.global_step == 4
     assert (folder / "runs" / config.stem / "version_0" / "checkpoints" / "best.ckpt").is_file()
 
