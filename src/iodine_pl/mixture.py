@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
@@ -108,21 +107,13 @@ class PixelMixture:
         self.image = image.unsqueeze(1)  # (B, 1, C, H, W)
         self.mask_logits, self.parameters = decoded
         self.distribution = distribution
+        self.means = distribution.mean(self.parameters)  # (B, K, C, H, W)
         self.log_masks = torch.log_softmax(self.mask_logits, dim=1)
+        self.masks = self.log_masks.exp()  # m, (B, K, H, W), positive, sums to 1 over K
         self.slot_log_prob = distribution.log_prob(self.image, self.parameters).sum(dim=2)  # log p(x_i|mu_ik)
         self.joint = self.slot_log_prob + self.log_masks  # log m_ik p(x_i|mu_ik), (B, K, H, W)
         # Logsumexp keeps a pixel that every slot misses by far at a large finite value, with finite gradients.
         self.log_prob = torch.logsumexp(self.joint, dim=1)  # log p(x_i|z), (B, H, W)
-
-    @cached_property
-    def masks(self) -> Tensor:
-        """m, ``(B, K, H, W)``, positive, sums to 1 over K."""
-        return self.log_masks.exp()
-
-    @cached_property
-    def means(self) -> Tensor:
-        """Mean image of every slot, ``(B, K, C, H, W)``."""
-        return self.distribution.mean(self.parameters)
 
     @property
     def nll(self) -> Tensor:

@@ -100,7 +100,7 @@ class SceneModel(pl.LightningModule):
     # Training
 
     def training_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
-        shape = self.noise_shape(len(self.images(batch)))
+        shape = self.noise_shape(_number_of_images(batch))
         noise = keyed_normal(shape, self.seed, _TRAIN, self.global_rank, self.current_epoch, batch_idx)
         loss, result = self.loss(batch, noise=noise)
         self.guard.watch(result.trace)
@@ -199,7 +199,7 @@ class SceneModel(pl.LightningModule):
             shape = self.noise_shape(1)
             draws = [keyed_normal(shape, self.seed, _EVALUATE_IMAGE, int(i)) for i in batch["index"].tolist()]
             return torch.cat(draws, dim=1)
-        shape = self.noise_shape(len(self.images(batch)))
+        shape = self.noise_shape(_number_of_images(batch))
         return keyed_normal(shape, self.seed, _EVALUATE_BATCH, self.global_rank, batch_idx)
 
     def _log_terms(self, stage: str, terms: Mapping[str, Tensor]) -> None:
@@ -209,3 +209,7 @@ class SceneModel(pl.LightningModule):
             scalars |= {f"{stage}_steps/{name}_{t}": value for t, value in enumerate(values)}
         # In evaluation the values are already the same on all processes; Lightning wants to hear it.
         self.log_dict({name: value.float() for name, value in scalars.items()}, sync_dist=stage != "train")
+
+
+def _number_of_images(batch: Batch | Tensor) -> int:
+    return len(batch["image"] if isinstance(batch, Mapping) else batch)
