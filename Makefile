@@ -24,7 +24,7 @@ lint: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'iodine-pl needs Python 3.10 or later')"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt "setuptools>=77" wheel torch
+	$(BIN)/pip install --quiet --constraint constraints.txt "setuptools>=77" torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
 	touch $@
 

@@ -44,7 +44,7 @@ class Decomposition(NamedTuple):
     kl: Tensor
     """KL(posterior || prior) of each slot in nats, ``(B, K)``."""
     trace: Trace
-    """The terms of the loss at every refinement step."""
+    """The terms of the loss at every refinement step; in an entry of ``steps`` those of that step alone."""
     steps: tuple[Decomposition, ...] = ()
     """On request the same for every refinement step, T + 1 of them, the initial state first."""
 

@@ -1,0 +1,24 @@
+"""What the README shows runs, and the files it names are there."""
+
+import re
+
+from command import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) == 2
+    names = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["result"].masks.shape == (2, 4, 35, 35)
+
+
+def test_files_exist():
+    named = re.findall(r"\]\(((?!http)[^)#]+)\)", README) + re.findall(r"configs/\w+\.yaml|benchmarks/\w+\.py", README)
+    assert len(named) >= 3
+    for name in named:
+        assert (ROOT / name).exists(), name
