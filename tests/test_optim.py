@@ -1,7 +1,10 @@
 import math
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from test_iodine import small
+from test_safety import fit
 
 from iodine_pl import IODINE
 from iodine_pl.optim import TFAdam
@@ -56,3 +59,30 @@ def test_plain_adam_is_an_argument():
     made = IODINE(optimizer="adam", betas=(0.9, 0.999), learning_rate=3e-4).configure_optimizers()
     assert type(made["optimizer"]) is torch.optim.Adam
     assert made["optimizer"].param_groups[0]["lr"] == 3e-4
+
+
+@pytest.mark.parametrize(
+    ("model_norm", "trainer", "expected"),
+    [
+        (5.0, {}, 5.0),
+        (0.25, {}, 0.25),
+        (5.0, {"gradient_clip_val": 0.5}, 0.5),
+        (None, {}, None),
+        (5.0, {"gradient_clip_val": 0.125, "gradient_clip_algorithm": "value"}, "value"),
+    ],
+)
+def test_gradients_are_clipped_by_the_trainers_limit_or_the_models(tmp_path, model_norm, trainer, expected):
+    seen = {}
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            gradients = torch.cat([p.grad.flatten() for p in module.parameters()])
+            seen.update(norm=float(gradients.norm()), largest=float(gradients.abs().max()))
+            seen["before"] = float(trainer.callback_metrics["train/gradient_norm"])
+
+    fit(small(gradient_clip_norm=model_norm), torch.rand(2, 3, 8, 8), tmp_path, callbacks=[Watch()], **trainer)
+    assert seen["before"] > 100
+    if expected == "value":
+        assert seen["largest"] == 0.125
+    else:
+        assert seen["norm"] == pytest.approx(seen["before"] if expected is None else expected, rel=1e-4)
