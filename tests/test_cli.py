@@ -217,6 +217,34 @@ def test_configurations_train(folder, config):
     assert (folder / "runs" / config.stem / "version_0" / "checkpoints" / "best.ckpt").is_file()
 
 
+def test_data_of_ones_own(folder, monkeypatch):
+    (folder / "mine.py").write_text(
+        """
+import pytorch_lightning as pl, torch
+from torch.utils.data import DataLoader
+
+class Mine(pl.LightningDataModule):
+    def __init__(self, count: int = 4):
+        super().__init__()
+        self.count = count
+
+    def loader(self):
+        scenes = [{"image": torch.rand(3, 12, 12), "label": torch.ones(12, 12).long()} for _ in range(self.count)]
+        return DataLoader(scenes, batch_size=2)
+
+    train_dataloader = val_dataloader = test_dataloader = predict_dataloader = loader
+"""
+    )
+    monkeypatch.syspath_prepend(folder)
+    model = [argument for argument in TINY if not argument.startswith("--data")]
+    cli = main(["--data", "mine.Mine", "--data.count=6", *model, BAR, "--trainer.max_epochs=1"])
+    assert cli.trainer.global_step == 3
+    assert cli.trainer.callback_metrics["val/ari_fg"] <= 1
+    main(["predict", "--ckpt_path=last", BAR])
+    with h5py.File("runs/run/version_0/predictions.h5") as file:
+        assert file["masks"].shape == (6, 4, 12, 12)
+
+
 def test_the_seed_is_one_for_weights_order_and_noise(folder):
     states = []
     for seed in (0, 0, 1):

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+import yaml
 from command import BAR, TINY, run, start
 from iodine_pl.callbacks import LastCheckpoint
 
@@ -78,7 +79,10 @@ def test_stopped_at_any_update(one_process, stop, workers, tmp_path, monkeypatch
     main([*arguments, f"--trainer.max_steps={stop}", f"--data.num_workers={workers}"])
     main(["fit", "--ckpt_path", "last", f"--trainer.max_steps={STEPS}"])
     assert_same_run(tmp_path, expected)
-    assert len(list((tmp_path / "runs" / "tetrominoes").iterdir())) == 1
+    (folder,) = (tmp_path / "runs" / "tetrominoes").iterdir()
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["trainer"]["max_steps"] == STEPS
+    assert config["ckpt_path"] is None  # so that it can start another run
 
 
 @pytest.mark.parametrize("every", [10, 15], ids=["end of an epoch", "middle of an epoch"])

@@ -72,10 +72,15 @@ def _without(option: str, arguments: Sequence[str]) -> list[str]:
 
 
 class _SaveConfigOfFit(SaveConfigCallback):
-    """Saves the configuration of training only: a test in the run's folder must not replace it."""
+    """Saves the configuration of training only: a test in the run's folder must not replace it.
+
+    Without the checkpoint that a run goes on from, so that the file starts a new run elsewhere.
+    """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
+            self.config = self.config.clone()
+            self.config["ckpt_path"] = None
             super().setup(trainer, pl_module, stage)
 
 
