@@ -21,6 +21,7 @@ class ImagesPerSecond(pl.Callback):
         self._images = 0
         self._seconds = 0.0
         self._since: float | None = None
+        self._logged_step = 0
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -45,8 +46,10 @@ class ImagesPerSecond(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._images += len(batch["image"] if isinstance(batch, dict) else batch) * trainer.world_size
-        if (batch_idx + 1) % trainer.log_every_n_steps:  # type: ignore[attr-defined]
-            return
+        step = trainer.global_step
+        if step == self._logged_step or step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return  # not one of Lightning's logging steps, or a further micro-batch after one
+        self._logged_step = step
         self._pause()
         if self._seconds > 0.0:
             pl_module.log("train/images_per_second", self._images / self._seconds)

@@ -109,7 +109,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
         self._handle: tuple[int, h5py.File] | None = None
         self._blocks: OrderedDict[int, dict[str, NDArray[Any]]] = OrderedDict()
         file = self._file
-        missing = [name for name in ("image", "label") if name not in file]
+        missing = [name for name in ("image", "label", "num_objects") if name not in file]
         if missing or file.attrs.get("format") != FORMAT:
             raise SceneFileError(
                 f"{self.path} is not a file of this format ({FORMAT}): "

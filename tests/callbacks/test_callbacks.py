@@ -1,9 +1,13 @@
+import csv
+from pathlib import Path
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from iodine_pl.callbacks import AdjustedRandIndex, ImagesPerSecond, LastCheckpoint, PredictionWriter, SlotPanels
 from PIL import Image
+from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from test_iodine import small
 from torch import nn
@@ -180,3 +184,14 @@ def test_last_checkpoint_comes_by_time_and_by_steps(tmp_path, monkeypatch):
         Other(), loader(), loader()
     )
     assert saved == [1, 2, 3, 2, 4, 6, 2]
+
+
+def test_speed_reaches_the_logger_in_every_epoch(tmp_path):
+    """Lightning writes what was logged in its own logging steps, which do not start anew with an epoch."""
+    logger = CSVLogger(tmp_path)
+    trainer(tmp_path, ImagesPerSecond(), max_epochs=2, log_every_n_steps=2, logger=logger).fit(
+        Other(), loader(), loader()
+    )
+    with open(Path(logger.log_dir) / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows if row["train/images_per_second"]] == ["1", "3", "5"]

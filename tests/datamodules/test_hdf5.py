@@ -76,7 +76,7 @@ def empty(path):
         (lambda path: path.write_text("hello"), "cannot be opened as HDF5"),
         (lambda path: path.unlink(), "there is no data file"),
         (without_label, "it has no dataset label"),
-        (foreign, "it has no dataset image, label"),
+        (foreign, "it has no dataset image, label, num_objects"),
         (floats, r"image must be \(N, H, W, C\) uint8"),
         (empty, "holds no images"),
     ],
