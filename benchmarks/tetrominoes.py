@@ -14,6 +14,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 import torch
+
 from iodine_pl.datamodules import Feature, TetrominoesDataModule
 from iodine_pl.datamodules.synthetic.tetrominoes import generate
 from iodine_pl.datamodules.tfrecord import parse_example, read_records

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytorch_lightning as pl
-from iodine_pl.callbacks.contract import decompose, require_fields
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from iodine_pl import MeanAdjustedRandIndex
+from iodine_pl.callbacks.contract import decompose, require_fields
 
 __all__ = ["AdjustedRandIndex"]
 

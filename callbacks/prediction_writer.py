@@ -9,8 +9,10 @@ from typing import Any
 
 import h5py
 import pytorch_lightning as pl
-from iodine_pl.callbacks.contract import decompose, require_fields
 from torch import Tensor
+
+from iodine_pl.callbacks.contract import decompose, require_fields
+from iodine_pl.datamodules.hdf5 import append_rows
 
 __all__ = ["PredictionWriter"]
 
@@ -57,7 +59,7 @@ class PredictionWriter(pl.Callback):
         if isinstance(batch, dict) and "index" in batch:
             columns["index"] = batch["index"]
         for name, values in columns.items():
-            _append(self._file, name, values.cpu().numpy())
+            append_rows(self._file, name, values.cpu().numpy(), chunk=1)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._file.close()
@@ -75,15 +77,6 @@ class PredictionWriter(pl.Callback):
             self._part(trainer.global_rank).unlink(missing_ok=True)
 
 
-def _append(file: h5py.File, name: str, values: Any) -> None:
-    if name not in file:
-        chunk = (1, *values.shape[1:])
-        file.create_dataset(name, (0, *chunk[1:]), values.dtype, maxshape=(None, *chunk[1:]), chunks=chunk)
-    dataset = file[name]
-    dataset.resize(len(dataset) + len(values), axis=0)
-    dataset[len(dataset) - len(values) :] = values
-
-
 def _join(parts: Sequence[Path]) -> None:
     """Moves everything into the first part, in the order of the parts, a block at a time."""
     with h5py.File(parts[0], "r+") as joined:
@@ -91,5 +84,5 @@ def _join(parts: Sequence[Path]) -> None:
             with h5py.File(part, "r") as file:
                 for name, dataset in file.items():
                     for start in range(0, len(dataset), 64):
-                        _append(joined, name, dataset[start : start + 64])
+                        append_rows(joined, name, dataset[start : start + 64], chunk=1)
             part.unlink()

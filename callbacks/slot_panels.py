@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from iodine_pl.callbacks.contract import require_fields
 from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from iodine_pl.callbacks.contract import require_fields
 from iodine_pl.panels import refinement_panel, slot_panel
 
 __all__ = ["SlotPanels"]

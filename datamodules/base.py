@@ -11,12 +11,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_info
+from torch.utils.data import DataLoader
+
 from iodine_pl.datamodules.convert import convert
 from iodine_pl.datamodules.hdf5 import SceneDataset, SceneFileError
 from iodine_pl.datamodules.sampler import BatchSampler
 from iodine_pl.datamodules.tfrecord import Feature
-from lightning_utilities.core.rank_zero import rank_zero_info
-from torch.utils.data import DataLoader
 
 __all__ = ["ResumableLoader", "SceneDataModule"]
 

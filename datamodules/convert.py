@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from iodine_pl.datamodules.hdf5 import BLOCK, SceneWriter
-from iodine_pl.datamodules.tfrecord import Feature, TFRecordError, parse_example, read_records
 from numpy.typing import NDArray
 from tqdm import tqdm
+
+from iodine_pl.datamodules.hdf5 import BLOCK, SceneWriter
+from iodine_pl.datamodules.tfrecord import Feature, TFRecordError, parse_example, read_records
 
 __all__ = ["convert", "label_map"]
 

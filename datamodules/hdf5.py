@@ -15,17 +15,30 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-__all__ = ["BLOCK", "FORMAT", "SceneDataset", "SceneFileError", "SceneWriter"]
+__all__ = ["BLOCK", "FORMAT", "WINDOW", "SceneDataset", "SceneFileError", "SceneWriter", "append_rows"]
 
 FORMAT = "iodine-pl/1"
 BLOCK = 64
 """Images per chunk of a file, and per unit of reading. Small images compress and read best so (35x there)."""
 
-_CACHED_BLOCKS = 32  # two windows of 16 blocks: that which a batch comes from, and its neighbour
+WINDOW = 16
+"""Blocks that training mixes with one another: a batch comes from so many at most (two windows at a border)."""
+
+_CACHED_BLOCKS = 2 * WINDOW
 
 
 class SceneFileError(ValueError):
     """Says what is wrong with a data file and what to do."""
+
+
+def append_rows(file: h5py.File, name: str, rows: NDArray[Any], chunk: int, **storage: Any) -> None:
+    """Adds ``rows`` (n, ...) to a dataset, made at the first call with ``chunk`` rows in a chunk and so stored."""
+    if name not in file:
+        row = rows.shape[1:]
+        file.create_dataset(name, (0, *row), rows.dtype, maxshape=(None, *row), chunks=(chunk, *row), **storage)
+    dataset = file[name]
+    dataset.resize(len(dataset) + len(rows), axis=0)
+    dataset[len(dataset) - len(rows) :] = rows
 
 
 class SceneWriter:
@@ -42,7 +55,6 @@ class SceneWriter:
     def __init__(self, path: str | Path, **attributes: str | int) -> None:
         self.path = Path(path)
         self.attributes = attributes
-        self.images = 0
         self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
 
     def __enter__(self) -> SceneWriter:
@@ -61,20 +73,7 @@ class SceneWriter:
         arrays = {"image": image, "label": label, "num_objects": num_objects.astype(np.uint8)}
         arrays |= {f"factors/{name}": value for name, value in factors.items()}
         for name, array in arrays.items():
-            if name not in self._file:
-                self._file.create_dataset(
-                    name,
-                    shape=(0, *array.shape[1:]),
-                    maxshape=(None, *array.shape[1:]),
-                    chunks=(BLOCK, *array.shape[1:]),
-                    dtype=array.dtype,
-                    compression="gzip",
-                    compression_opts=4,
-                )
-            dataset = self._file[name]
-            dataset.resize(self.images + len(array), axis=0)
-            dataset[self.images :] = array
-        self.images += len(image)
+            append_rows(self._file, name, array, BLOCK, compression="gzip", compression_opts=4)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -6,14 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from iodine_pl.datamodules.hdf5 import BLOCK
 from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
-__all__ = ["BatchSampler", "block_shuffled"]
+from iodine_pl.datamodules.hdf5 import BLOCK, WINDOW
 
-WINDOW = 16
-"""Blocks that are mixed with one another: a batch comes from so many blocks at most (two windows at a border)."""
+__all__ = ["BatchSampler", "block_shuffled"]
 
 
 def block_shuffled(indices: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
+
 from iodine_pl.datamodules.base import SceneDataModule
 from iodine_pl.datamodules.hdf5 import SceneWriter
 from iodine_pl.datamodules.synthetic import tetrominoes
 from iodine_pl.datamodules.tfrecord import Feature
-from tqdm import tqdm
 
 __all__ = ["TetrominoesDataModule"]
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 from command import run
-from iodine_pl.datamodules import TetrominoesDataModule
 from train_in_double import SIZES, make_model
+
+from iodine_pl.datamodules import TetrominoesDataModule
 
 
 def test_two_processes(tmp_path):

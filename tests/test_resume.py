@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 from command import BAR, TINY, run, start
-from iodine_pl.callbacks import LastCheckpoint
 
+from iodine_pl.callbacks import LastCheckpoint
 from iodine_pl.cli import main
 
 LAST = "runs/tetrominoes/version_0/checkpoints/last.ckpt"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from iodine_pl.datamodules import TetrominoesDataModule
 
 from iodine_pl import IODINE
+from iodine_pl.datamodules import TetrominoesDataModule
 
 SIZES = {"num_train": 26, "num_val": 1, "num_test": 1, "batch_size": 4}
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from iodine_pl.result import Trace
+from iodine_pl.result import Trace, loss_terms
 
 __all__ = ["MeanAdjustedRandIndex", "MeanTrace", "adjusted_rand_index"]
 
@@ -125,5 +125,4 @@ class MeanTrace(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Returns ``nll``, ``kl``, ``elbo`` and ``mse``, each (T+1,), in nats and squared units of brightness."""
-        nll, kl, mse = self.total / self.images
-        return {"nll": nll, "kl": kl, "elbo": -nll - kl, "mse": mse}
+        return loss_terms(*(self.total / self.images))

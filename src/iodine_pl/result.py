@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Decomposition", "Trace"]
+__all__ = ["Decomposition", "Trace", "loss_terms"]
 
 
 class Trace(NamedTuple):
@@ -22,6 +22,11 @@ class Trace(NamedTuple):
     def detach(self) -> Trace:
         """Returns the same numbers without their graph."""
         return Trace(*(x.detach() for x in self))
+
+
+def loss_terms(nll: Tensor, kl: Tensor, mse: Tensor) -> dict[str, Tensor]:
+    """Names the terms of the loss as they are logged, and adds the ELBO; ``kl`` is already summed over slots."""
+    return {"nll": nll, "kl": kl, "elbo": -nll - kl, "mse": mse}
 
 
 class Decomposition(NamedTuple):

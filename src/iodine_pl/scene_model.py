@@ -15,7 +15,7 @@ from torch import Tensor
 from iodine_pl.metrics import MeanTrace
 from iodine_pl.noise import keyed_normal
 from iodine_pl.optim import TFAdam, square_root_rule
-from iodine_pl.result import Decomposition
+from iodine_pl.result import Decomposition, loss_terms
 from iodine_pl.safety import NonFiniteGuard, poison_if_nonfinite
 
 __all__ = ["Batch", "SceneModel"]
@@ -104,8 +104,8 @@ class SceneModel(pl.LightningModule):
         noise = keyed_normal(shape, self.seed, _TRAIN, self.global_rank, self.current_epoch, batch_idx)
         loss, result = self.loss(batch, noise=noise)
         self.guard.watch(result.trace)
-        nll, kl, mse = result.trace.nll.mean(1), result.trace.kl.sum(2).mean(1), result.trace.mse.mean(1)  # each (T+1,)
-        self._log_terms("train", {"nll": nll, "kl": kl, "elbo": -nll - kl, "mse": mse})
+        nll, kl, mse = result.trace
+        self._log_terms("train", loss_terms(nll.mean(1), kl.sum(2).mean(1), mse.mean(1)))  # each (T+1,)
         self.log("train/loss", loss.detach(), prog_bar=True)
         return poison_if_nonfinite(loss)
 
@@ -189,7 +189,7 @@ class SceneModel(pl.LightningModule):
         self._evaluation = [means if self.device.type == "mps" else means.to(self.device)]
 
     def _evaluate(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:
-        result: Decomposition = self(batch, noise=self._evaluation_noise(batch, batch_idx))
+        result = self.predict_step(batch, batch_idx)
         self._evaluation[0].update(result.trace)
         return result
 

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from iodine_pl.callbacks import AdjustedRandIndex, ImagesPerSecond, LastCheckpoint, PredictionWriter, SlotPanels
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -14,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from iodine_pl import Decomposition, adjusted_rand_index
+from iodine_pl.callbacks import AdjustedRandIndex, ImagesPerSecond, LastCheckpoint, PredictionWriter, SlotPanels
 
 CALLBACKS = [AdjustedRandIndex, SlotPanels, PredictionWriter]
 

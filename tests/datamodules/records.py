@@ -4,6 +4,7 @@ import gzip
 import struct
 
 import numpy as np
+
 from iodine_pl.datamodules.synthetic.tetrominoes import generate
 
 

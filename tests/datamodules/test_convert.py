@@ -1,10 +1,11 @@
 import h5py
 import numpy as np
 import pytest
-from iodine_pl.datamodules import SceneDataset, TetrominoesDataModule, TFRecordError
-from iodine_pl.datamodules.convert import convert, label_map
 from records import example, scenes, write
 from reference import DATA
+
+from iodine_pl.datamodules import SceneDataset, TetrominoesDataModule, TFRecordError
+from iodine_pl.datamodules.convert import convert, label_map
 
 FEATURES = TetrominoesDataModule.features
 

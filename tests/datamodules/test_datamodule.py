@@ -1,12 +1,12 @@
 import pytest
 import pytorch_lightning as pl
 import torch
-from iodine_pl.datamodules import SceneFileError, TetrominoesDataModule
 from records import example, scenes, write
 from reference import DATA
 from test_iodine import SMALL
 
 from iodine_pl import IODINE
+from iodine_pl.datamodules import SceneFileError, TetrominoesDataModule
 
 SIZES = {"num_train": 80, "num_val": 9, "num_test": 7, "batch_size": 8}
 

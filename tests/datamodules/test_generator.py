@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+from reference import DATA
+
 from iodine_pl.datamodules.synthetic.tetrominoes import COLORS, SHAPES, generate
 from iodine_pl.datamodules.tetrominoes import TetrominoesDataModule
 from iodine_pl.datamodules.tfrecord import parse_example, read_records
-from reference import DATA
 
 CELL = np.array(
     [[191, 255, 255, 255, 223], *[[127, 159, 159, 159, 191]] * 3, [95, 63, 63, 63, 127]], np.uint8

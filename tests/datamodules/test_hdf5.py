@@ -3,6 +3,7 @@ import pickle
 import h5py
 import numpy as np
 import pytest
+
 from iodine_pl.datamodules import SceneDataset, SceneFileError, SceneWriter
 from iodine_pl.datamodules.synthetic.tetrominoes import generate
 

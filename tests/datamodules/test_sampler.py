@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from iodine_pl.datamodules.sampler import BatchSampler, block_shuffled
 
 

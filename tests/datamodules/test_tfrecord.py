@@ -2,10 +2,11 @@ import gzip
 
 import numpy as np
 import pytest
-from iodine_pl.datamodules import Feature, TFRecordError
-from iodine_pl.datamodules.tfrecord import parse_example, read_records
 from records import example, framed, write
 from reference import DATA
+
+from iodine_pl.datamodules import Feature, TFRecordError
+from iodine_pl.datamodules.tfrecord import parse_example, read_records
 
 REAL = DATA / "tetrominoes_mini.tfrecords"
 FEATURES = {"bytes": Feature((2, 3), np.uint8), "floats": Feature((4,)), "one": Feature(())}
