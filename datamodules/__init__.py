@@ -1,16 +1,22 @@
 """Datasets: what is in a file and how it reaches the device."""
 
 from iodine_pl.datamodules.base import SceneDataModule
-from iodine_pl.datamodules.hdf5 import SceneDataset, SceneFileError, SceneWriter
+from iodine_pl.datamodules.clevr import ClevrDataModule
+from iodine_pl.datamodules.dataset import SceneDataset
+from iodine_pl.datamodules.files import SceneFileError
+from iodine_pl.datamodules.multi_dsprites import MultiDSpritesDataModule
 from iodine_pl.datamodules.tetrominoes import TetrominoesDataModule
 from iodine_pl.datamodules.tfrecord import Feature, TFRecordError
+from iodine_pl.datamodules.writer import MultiObjectWriter
 
 __all__ = [
+    "ClevrDataModule",
     "Feature",
+    "MultiDSpritesDataModule",
+    "MultiObjectWriter",
     "SceneDataModule",
     "SceneDataset",
     "SceneFileError",
-    "SceneWriter",
     "TFRecordError",
     "TetrominoesDataModule",
 ]

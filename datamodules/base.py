@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
 from iodine_pl.datamodules.convert import convert
-from iodine_pl.datamodules.hdf5 import SceneDataset, SceneFileError
+from iodine_pl.datamodules.dataset import SceneDataset, find_files
+from iodine_pl.datamodules.deepmind import Release
+from iodine_pl.datamodules.files import SceneFileError
+from iodine_pl.datamodules.generate import generate, shards_of
 from iodine_pl.datamodules.sampler import BatchSampler
-from iodine_pl.datamodules.tfrecord import Feature
+from iodine_pl.datamodules.splits import Selection, cut
+from iodine_pl.datamodules.synthetic.generator import Generator
 
 __all__ = ["ResumableLoader", "SceneDataModule"]
 
@@ -36,107 +38,133 @@ class ResumableLoader(DataLoader[Any]):
 
 
 class SceneDataModule(pl.LightningDataModule):
-    """Streams scenes from an HDF5 file. A batch is a dict: ``image`` (B, C, H, W), uint8 until it is on the device and
-    float in [0, 1] there; ``label`` (B, H, W) uint8, 0 for the background; ``num_objects`` (B,); ``index`` (B,), the
-    position in the file; ``factors``, a dict of (B, L, ...) with entity 0 for the background.
+    """Streams scenes from HDF5 files, or images from a folder. A batch is a dict: ``image`` (B, C, H, W), uint8 until
+    it is on the device and float in [0, 1] there; ``index`` (B,), the position in the data; and as far as they are
+    known ``label`` (B, H, W) uint8, 0 for the background; ``num_objects`` (B,); ``factors``, a dict of (B, L, ...) with
+    entity 0 for the background.
 
-    The first ``num_train`` images of the file are for training, the next for validation, the next for test.
+    It reads one's own data as it is; the datasets of the paper derive from it.
 
     Args:
-        path: an HDF5 file of this format, or a TFRecord file of the dataset (gzip or not), which is converted once to
-            an HDF5 file beside it; the ending .h5 or .hdf5 tells. None: a generated set in ``data_dir``, made at the
-            first use.
-        data_dir: folder of the generated set.
+        path: an HDF5 file, a pattern for many (``clevr-*.h5``), a folder of them or of images (docs/data.md lists the
+            layouts); or a TFRecord file of the dataset (gzip or not), which is converted once to an HDF5 file beside
+            it. None: a generated set in ``data_dir``, made at the first use.
+        data_dir: folder of generated sets.
         batch_size: images per device.
-        num_train, num_val, num_test: images of each split.
+        num_train: records for training; None for the published number of a dataset, and for all but the next two of
+            other data.
+        num_val, num_test: images that follow them for validation and test.
+        min_objects, max_objects: only scenes with so many objects.
+        exclude: factors that no object may have all of, such as ``{shape: sphere, color: green}``.
+        test_split: ``excluded``: test on just the scenes with such an object.
         num_workers: processes that read ahead; 0 is best on few cores.
         multiprocessing_context: how these start; None is the platform's way.
         seed: of the order in training and of the generated set.
 
     Raises:
-        SceneFileError: if the file is missing, damaged or has fewer images than asked for.
+        SceneFileError: if a file is missing, damaged or has fewer images than asked for.
     """
 
-    dataset_name: ClassVar[str]
-    features: ClassVar[Mapping[str, Feature]]
+    dataset_name: str = "scenes"
+    published_train: int | None = None
+    spare: int = 1
+    """Records kept for each image of validation and test, as a selection may pass over many."""
+    release: Release | None = None
+    generator: Generator | None = None
+    size: int | None = None
 
     def __init__(
         self,
         path: str | Path | None = None,
         data_dir: str | Path = "data",
         batch_size: int = 128,
-        num_train: int = 60_000,
+        num_train: int | None = None,
         num_val: int = 320,
         num_test: int = 320,
+        min_objects: int | None = None,
+        max_objects: int | None = None,
+        exclude: Mapping[str, Any] | None = None,
+        test_split: Literal["same", "excluded"] = "same",
         num_workers: int = 0,
         multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for key, value in {"batch_size": batch_size, "num_train": num_train}.items():
-            if value < 1:
-                raise ValueError(f"{key} must be at least 1, got {value}")
         self.path = None if path is None else Path(path)
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
-        self.num_images = {"train": num_train, "val": num_val, "test": num_test}
+        self.num_train = self.published_train if num_train is None else num_train
+        self.num_val, self.num_test = num_val, num_test
+        self.selection = Selection(min_objects, max_objects, exclude, test_split)
         self.num_workers = num_workers
         self.multiprocessing_context = multiprocessing_context
         self.seed = seed
+        for key, value, least in (
+            ("batch_size", batch_size, 1),
+            ("num_train", 1 if self.num_train is None else self.num_train, 1),
+            ("num_val", num_val, 0),
+            ("num_test", num_test, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{key} must be at least {least}, got {value}")
 
     @property
     def total(self) -> int:
-        """Images of all splits together."""
-        return sum(self.num_images.values())
+        """Records of a converted or generated set."""
+        return (self.num_train or 0) + self.spare * (self.num_val + self.num_test)
 
     @property
-    def file(self) -> Path:
-        """The HDF5 file that is read; it need not exist before ``prepare_data``."""
+    def files(self) -> list[Path]:
+        """What is read; those that are converted or generated need not exist before ``prepare_data``."""
         if self.path is None:
-            return self.data_dir / self.generated_name
+            return shards_of(self._own_generator(), self.data_dir, self.total)
         if self._must_convert():
-            return self.path.with_name(f"{self.path.name}.{self.total}.h5")
-        return self.path
+            size = "" if self.size is None else f".{self.size}px"
+            return [self.path.with_name(f"{self.path.name}{size}.{self.total}.h5")]
+        return find_files(self.path)
 
     def _must_convert(self) -> bool:
-        return self.path is not None and self.path.suffix not in (".h5", ".hdf5")
+        return self.path is not None and self.path.suffix in (".tfrecord", ".tfrecords", ".gz")
 
-    @property
-    def generated_name(self) -> str:
-        """File name of the generated set; it names all that the set depends on."""
-        return f"{self.dataset_name}_{self.total}_seed{self.seed}.h5"
-
-    @abstractmethod
-    def generate(self, file: Path) -> None:
-        """Writes a generated set of :attr:`total` images."""
+    def _own_generator(self) -> Generator:
+        if self.generator is None:
+            raise SceneFileError(f"{type(self).__name__} needs data: give --data.path FILE_OR_FOLDER")
+        return self.generator
 
     def prepare_data(self) -> None:
         """Converts or generates where that is still to be done; Lightning calls it on one process of a machine."""
-        if self.file.exists():
-            return
         if self.path is None:
+            if all(file.exists() for file in self.files):
+                return
             rank_zero_info(
-                f"{type(self).__name__}: no path given, so {self.total} scenes are generated into {self.file}. "
-                f"For DeepMind's dataset give --data.path {self.dataset_name}_train.tfrecords."
+                f"{type(self).__name__}: no path given, so {self.total} scenes are generated in {self.data_dir}; a run "
+                "that is stopped goes on there. --data.num_train takes fewer; for DeepMind's dataset give its file, "
+                f"--data.path {Path(self.release.url).name if self.release else '...'}"
             )
-            self.generate(self.file)
-        elif self._must_convert() and self.path.exists():
-            convert(self.path, self.file, self.features, self.dataset_name, limit=self.total)
-        else:
-            raise SceneFileError(
-                f"{type(self).__name__}: there is no file {self.path}. Leave path out to generate a set."
-            )
+            generate(self._own_generator(), self.data_dir, self.total)
+        elif self._must_convert() and not self.files[0].exists():
+            if self.release is None:
+                raise SceneFileError(
+                    f"{type(self).__name__} does not know what is in {self.path}: name the dataset, such as "
+                    "--data TetrominoesDataModule"
+                )
+            if not self.path.exists():
+                raise SceneFileError(f"{type(self).__name__}: there is no file {self.path}. Leave path out to generate")
+            convert(self.path, self.files[0], self.release, limit=self.total, size=self.size)
+        elif not all(file.exists() for file in self.files):
+            raise SceneFileError(f"{type(self).__name__}: there is no file {self.path}. Leave path out to generate")
 
     def setup(self, stage: str) -> None:
-        """Opens the file and cuts the splits."""
-        self.dataset = SceneDataset(self.file)
-        if len(self.dataset) < self.total:
-            wanted = ", ".join(f"num_{split}={count}" for split, count in self.num_images.items())
+        """Opens the files and cuts the splits."""
+        self.dataset = SceneDataset(self.files)
+        self.splits = cut(self.dataset, self.num_train, self.num_val, self.num_test, self.selection)
+        module = self.trainer.lightning_module if self.trainer is not None else None
+        expected, given = getattr(module, "image_channels", None), self.dataset.image_shape[2]
+        if expected not in (None, given):
             raise SceneFileError(
-                f"{self.file} has {len(self.dataset)} images, but {wanted} need {self.total}. Ask for fewer."
+                f"{self.dataset.files[0]} has images of {given} channel(s), but the model is made for {expected}: give "
+                f"--model.image_channels {given}, or another file"
             )
-        bounds = np.cumsum([0, *self.num_images.values()])
-        self.splits = {split: np.arange(bounds[i], bounds[i + 1]) for i, split in enumerate(self.num_images)}
 
     def train_dataloader(self) -> DataLoader[Any]:
         sampler = self._sampler("train", shuffle=True)
@@ -164,7 +192,17 @@ class SceneDataModule(pl.LightningDataModule):
 
     def _sampler(self, split: str, shuffle: bool = False) -> BatchSampler:
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
-        return BatchSampler(self.splits[split], self.batch_size, shuffle, self.seed, rank, processes)
+        indices = self.splits[split]
+        return BatchSampler(
+            indices,
+            self.batch_size,
+            blocks=self.dataset.block_of(indices),
+            window=self.dataset.window,
+            shuffle=shuffle,
+            seed=self.seed,
+            rank=rank,
+            processes=processes,
+        )
 
     def _loader(self, kind: type[DataLoader[Any]], sampler: BatchSampler) -> DataLoader[Any]:
         make = partial(kind, self.dataset, batch_size=None, sampler=sampler, pin_memory=torch.cuda.is_available())

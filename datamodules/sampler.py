@@ -9,20 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
-from iodine_pl.datamodules.hdf5 import BLOCK, WINDOW
-
 __all__ = ["BatchSampler", "block_shuffled"]
 
 
-def block_shuffled(indices: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
-    """Returns the indices of an epoch in random order: blocks are shuffled, then the images of each 16 blocks in a row.
+def block_shuffled(
+    indices: NDArray[np.int64], blocks: NDArray[np.int64], window: int, seed: int, epoch: int
+) -> NDArray[np.int64]:
+    """Returns the indices of an epoch in random order: blocks are shuffled, then the images of every few blocks.
 
     So each block is read and unpacked once an epoch. The order depends on nothing but the arguments.
+
+    Args:
+        indices: (N,) positions.
+        blocks: (N,) the block that each of them lies in.
+        window: number of blocks whose images are mixed with one another.
+        seed, epoch: what the order is a function of.
     """
     rng = np.random.default_rng([seed, epoch])
-    blocks, block_of = np.unique(indices // BLOCK, return_inverse=True)
-    window = rng.permutation(len(blocks))[block_of] // WINDOW
-    return indices[np.lexsort((rng.random(len(indices)), window))]
+    numbers, block_of = np.unique(blocks, return_inverse=True)
+    group = rng.permutation(len(numbers))[block_of] // window
+    return indices[np.lexsort((rng.random(len(indices)), group))]
 
 
 class BatchSampler(DistributedSampler[Any]):
@@ -37,6 +43,8 @@ class BatchSampler(DistributedSampler[Any]):
     Args:
         indices: positions in the file, increasing.
         batch_size: images in a batch, per process.
+        blocks: the block that each of the indices is read with; None: each alone.
+        window: number of blocks that are mixed in training.
         shuffle: training order; else as in the file, with a smaller last batch.
         seed: of the order.
         rank: this process.
@@ -49,6 +57,8 @@ class BatchSampler(DistributedSampler[Any]):
         self,
         indices: Sequence[int] | NDArray[np.int64],
         batch_size: int,
+        blocks: NDArray[np.int64] | None = None,
+        window: int = 1,
         shuffle: bool = False,
         seed: int = 0,
         rank: int = 0,
@@ -58,6 +68,8 @@ class BatchSampler(DistributedSampler[Any]):
         self.indices = np.asarray(indices, dtype=np.int64)
         super().__init__(self.indices, num_replicas=processes, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
         self.batch_size = batch_size
+        self.blocks = self.indices if blocks is None else blocks
+        self.window = window
         self.resume = resume
         self.epoch = resume[0]
 
@@ -69,7 +81,7 @@ class BatchSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[list[int]]:
         if self.shuffle:
-            order = block_shuffled(self.indices, self.seed, self.epoch)
+            order = block_shuffled(self.indices, self.blocks, self.window, self.seed, self.epoch)
             size = len(self) * self.batch_size
             order = order[self.rank * size : (self.rank + 1) * size]
         else:

@@ -10,13 +10,13 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Feature", "TFRecordError", "parse_example", "read_records"]
+__all__ = ["Feature", "Source", "TFRecordError", "looks_like_records", "parse_example", "read_records"]
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _LARGEST_RECORD = 1 << 30  # bytes; a longer length can only be damage that the checksum let through
@@ -27,6 +27,15 @@ class TFRecordError(ValueError):
     """Says which record of a file is wrong, how, and what to do."""
 
 
+class Source(Protocol):
+    """Something to read bytes from: an open file, or a download."""
+
+    @property
+    def name(self) -> Any: ...
+
+    def read(self, count: int, /) -> bytes: ...
+
+
 class Feature(NamedTuple):
     """Describes a feature of an example: its shape, and whether its numbers are stored as bytes or as floats."""
 
@@ -34,30 +43,43 @@ class Feature(NamedTuple):
     dtype: type[np.uint8] | type[np.float32] = np.float32
 
 
-def read_records(path: str | Path) -> Iterator[bytes]:
+def read_records(source: str | Path | Source) -> Iterator[bytes]:
     """Yields the records of a file, gzip-compressed as a whole or not at all, every checksum verified.
+
+    Args:
+        source: the file's path, or something to read it from.
 
     Raises:
         FileNotFoundError: if there is no such file.
         TFRecordError: if the file is cut off, damaged or of another kind; it names the record.
     """
+    if isinstance(source, str | Path):
+        with Path(source).open("rb") as file:
+            yield from read_records(file)
+        return
     number = 0
-    with Path(path).open("rb") as file:
-        stream = _Stream(file)
-        while header := stream.read(12, number, optional=True):
-            length, checksum = struct.unpack("<QI", header)
-            if _masked_crc(header[:8]) != checksum or length > _LARGEST_RECORD:
-                what = "the file is damaged: download it again" if number else "is this a TFRecord file?"
-                raise TFRecordError(f"{path}: record {number} has a wrong length checksum; {what}")
-            record = stream.read(length, number)
-            if _masked_crc(record) != int.from_bytes(stream.read(4, number), "little"):
-                raise TFRecordError(
-                    f"{path}: record {number} has a wrong checksum; the file is damaged: download it again"
-                )
-            yield record
-            number += 1
+    stream = _Stream(source)
+    while header := stream.read(12, number, optional=True):
+        length, checksum = struct.unpack("<QI", header)
+        if _masked_crc(header[:8]) != checksum or length > _LARGEST_RECORD:
+            what = "the file is damaged: download it again" if number else "is this a TFRecord file?"
+            raise TFRecordError(f"{source.name}: record {number} has a wrong length checksum; {what}")
+        record = stream.read(length, number)
+        if _masked_crc(record) != int.from_bytes(stream.read(4, number), "little"):
+            raise TFRecordError(
+                f"{source.name}: record {number} has a wrong checksum; the file is damaged: download it again"
+            )
+        yield record
+        number += 1
     if not number:
-        raise TFRecordError(f"{path} is empty: download it again")
+        raise TFRecordError(f"{source.name} is empty: download it again")
+
+
+def looks_like_records(first: bytes) -> bool:
+    """Tells from its first bytes whether something may be such a file: gzip, or records as they are."""
+    if first.startswith(_GZIP_MAGIC):
+        return True
+    return len(first) >= 12 and _masked_crc(first[:8]) == int.from_bytes(first[8:12], "little")
 
 
 def _masked_crc(data: bytes) -> int:
@@ -68,12 +90,11 @@ def _masked_crc(data: bytes) -> int:
 class _Stream:
     """Reads a file that may be gzip in small pieces and copies every byte once: ``gzip.open`` is slower."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Source) -> None:
         self._file = file
-        self._gzip = self._file.read(2) == _GZIP_MAGIC
-        self._file.seek(0)
+        self._raw = file.read(_READ)
+        self._gzip = self._raw.startswith(_GZIP_MAGIC)
         self._inflate = zlib.decompressobj(wbits=31)
-        self._raw = b""
         self._piece = memoryview(b"")
 
     def read(self, count: int, number: int, optional: bool = False) -> bytes:

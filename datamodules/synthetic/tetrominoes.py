@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COLORS", "SHAPES", "generate"]
+from iodine_pl.datamodules.synthetic.generator import Generator, Scenes
+
+__all__ = ["COLORS", "SHAPES", "TetrominoesGenerator"]
 
 SHAPES: tuple[str, ...] = (
     "####",
@@ -69,36 +71,47 @@ _PIECES, _BOXES = _pieces()
 _BRIGHTNESS = np.tile(_CELL.reshape(-1), 4)
 
 
-def generate(
-    count: int, seed: int = 0, size: int = 35, objects: int = 3, block: int = 256
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], dict[str, NDArray[Any]]]]:
-    """Yields blocks of ``(image, label, num_objects, factors)`` until ``count`` scenes are made.
+_BLOCK = 256
+"""Scenes made at a time from one seed."""
 
-    ``image`` (n, size, size, 3) uint8 on black, ``label`` (n, size, size) uint8 with 0 for the background,
-    ``num_objects`` (n,) uint8, and the factors of the real files, each (n, objects + 1, ...) float32 with zeros for the
-    background: ``x`` the top row and ``y`` the left column of the piece's box in pixels, ``shape`` 1 to 19, ``color``
-    RGB in {0, 1}, ``visibility`` (1, the background's too). A piece whose place is taken moves; whole pieces lie inside
-    and never overlap.
+
+class TetrominoesGenerator(Generator):
+    """Makes scenes of pieces on black; a scene is a function of the seed and its position.
+
+    The factors are those of the real files, each (n, objects + 1, ...) float32 with zeros for the background: ``x`` the
+    top row and ``y`` the left column of the piece's box in pixels, ``shape`` 1 to 19, ``color`` RGB in {0, 1},
+    ``visibility`` (1, the background's too). A piece whose place is taken moves; whole pieces lie inside and never
+    overlap.
 
     Args:
-        count: number of scenes.
-        seed: a scene is a function of the seed and its position, whatever the count.
+        seed: of all scenes.
         size: side of the square image in pixels, at least 20.
         objects: pieces in a scene, 1 to 3 at the standard size.
-        block: scenes made at a time.
+
+    Raises:
+        ValueError: if the pieces do not fit freely.
     """
-    if size < _BOXES.max() or objects < 1 or objects * _PIXELS > size * size // 2:
-        raise ValueError(f"{objects} pieces of 100 pixels do not fit freely into {size}x{size} pixels")
-    for number, start in enumerate(range(0, count, block)):
-        scenes = _scenes(np.random.default_rng([seed, number]), block, size, objects)
-        n = min(block, count - start)
-        image, label, num_objects, factors = scenes
-        yield image[:n], label[:n], num_objects[:n], {name: value[:n] for name, value in factors.items()}
+
+    shard = 40 * _BLOCK
+    parallel = False
+
+    def __init__(self, seed: int = 0, size: int = 35, objects: int = 3) -> None:
+        if size < _BOXES.max() or objects < 1 or objects * _PIXELS > size * size // 2:
+            raise ValueError(f"{objects} pieces of 100 pixels do not fit freely into {size}x{size} pixels")
+        self.seed, self.size, self.objects = seed, size, objects
+        self.name = f"tetrominoes_{size}px_{objects}objects_seed{seed}"
+        self.settings = ("tetrominoes", f"--seed={seed}", f"--size={size}", f"--objects={objects}")
+
+    def scenes(self, start: int, stop: int) -> Iterator[Scenes]:
+        """Yields ``(image, label, factors)`` of the scenes ``start``, a multiple of 256, to ``stop``."""
+        for first in range(start, stop, _BLOCK):
+            rng = np.random.default_rng([self.seed, first // _BLOCK])
+            image, label, factors = _scenes(rng, _BLOCK, self.size, self.objects)
+            n = min(_BLOCK, stop - first)
+            yield image[:n], label[:n], {name: values[:n] for name, values in factors.items()}
 
 
-def _scenes(
-    rng: np.random.Generator, n: int, size: int, objects: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], dict[str, NDArray[Any]]]:
+def _scenes(rng: np.random.Generator, n: int, size: int, objects: int) -> Scenes:
     shape = np.zeros((n, objects), dtype=np.int64)
     color = COLORS[rng.integers(len(COLORS), size=(n, objects))]
     corner = np.zeros((n, objects, 2), dtype=np.int64)
@@ -128,8 +141,7 @@ def _scenes(
         "color": with_background(color),
         "visibility": with_background(np.ones((n, objects)), background=1.0),
     }
-    image, label = image.reshape(n, size, size, 3), label.reshape(n, size, size)
-    return image, label, np.full(n, objects, dtype=np.uint8), factors
+    return image.reshape(n, size, size, 3), label.reshape(n, size, size), factors
 
 
 def _place(

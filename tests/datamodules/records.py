@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 
-from iodine_pl.datamodules.synthetic.tetrominoes import generate
+from iodine_pl.datamodules.synthetic.tetrominoes import TetrominoesGenerator
 
 
 def crc32c(data):
@@ -55,7 +55,7 @@ def framed(record):
 def scenes(count, seed=0):
     """Returns generated scenes as the real files hold them."""
     found = []
-    for image, label, _, factors in generate(count, seed):
+    for image, label, factors in TetrominoesGenerator(seed).scenes(0, count):
         for i in range(len(image)):
             mask = (label[i] == np.arange(4)[:, None, None])[..., None].astype(np.uint8) * 255
             found.append({"image": image[i], "mask": mask} | {name: values[i] for name, values in factors.items()})

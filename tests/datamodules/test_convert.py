@@ -4,15 +4,15 @@ import pytest
 from records import example, scenes, write
 from reference import DATA
 
-from iodine_pl.datamodules import SceneDataset, TetrominoesDataModule, TFRecordError
-from iodine_pl.datamodules.convert import convert, label_map
-
-FEATURES = TetrominoesDataModule.features
+from iodine_pl.datamodules import SceneDataset, TFRecordError
+from iodine_pl.datamodules.columns import label_map
+from iodine_pl.datamodules.convert import convert
+from iodine_pl.datamodules.deepmind import TETROMINOES
 
 
 def test_real_records(tmp_path):
     target = tmp_path / "real.h5"
-    assert convert(DATA / "tetrominoes_mini.tfrecords", target, FEATURES, "tetrominoes") == 10
+    assert convert(DATA / "tetrominoes_mini.tfrecords", target, TETROMINOES) == 10
     batch = SceneDataset(target)[list(range(10))]
     assert batch["image"].shape == (10, 3, 35, 35)
     assert (batch["num_objects"] == 3).all()
@@ -31,16 +31,16 @@ def test_real_records(tmp_path):
 def test_limit_is_read_and_no_more(tmp_path):
     source = write(tmp_path / "file.tfrecords", [example(scene) for scene in scenes(5)])
     source.write_bytes(source.read_bytes()[:-20])  # cut off in the last record
-    assert convert(source, tmp_path / "some.h5", FEATURES, "tetrominoes", limit=4) == 4
+    assert convert(source, tmp_path / "some.h5", TETROMINOES, limit=4) == 4
     with pytest.raises(TFRecordError, match=r"ends inside record 4; .* ask for the first 4 records"):
-        convert(source, tmp_path / "all.h5", FEATURES, "tetrominoes")
+        convert(source, tmp_path / "all.h5", TETROMINOES)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.tfrecords", "some.h5"]
 
 
 def test_what_is_converted_is_what_was_there(tmp_path):
     originals = scenes(300)
     source = write(tmp_path / "file.tfrecords", [example(scene) for scene in originals])
-    convert(source, tmp_path / "file.h5", FEATURES, "tetrominoes")
+    convert(source, tmp_path / "file.h5", TETROMINOES)
     batch = SceneDataset(tmp_path / "file.h5")[[299, 0, 255, 256]]
     for row, i in enumerate((299, 0, 255, 256)):
         np.testing.assert_array_equal(batch["image"][row].permute(1, 2, 0), originals[i]["image"])
@@ -66,7 +66,7 @@ def test_a_wrong_record_is_named_and_nothing_is_left(tmp_path, change, words):
     change(originals[2])
     source = write(tmp_path / "file.tfrecords", [example(scene) for scene in originals])
     with pytest.raises(TFRecordError, match=f"record 2: .*{words}"):
-        convert(source, tmp_path / "file.h5", FEATURES, "tetrominoes")
+        convert(source, tmp_path / "file.h5", TETROMINOES)
     assert [path.name for path in tmp_path.iterdir()] == ["file.tfrecords"]
 
 

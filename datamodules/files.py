@@ -1,0 +1,77 @@
+"""Data files: opened with errors that say what to do, written beside their place and then moved there."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+
+__all__ = ["SceneFileError", "open_hdf5", "written_beside"]
+
+
+class SceneFileError(ValueError):
+    """Says what is wrong with a data file and what to do."""
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Opens an HDF5 file for reading.
+
+    Raises:
+        SceneFileError: if it is missing, forbidden, still being written, empty, cut off or of another kind.
+    """
+    if not path.is_file():
+        raise SceneFileError(f"there is no data file {path}")
+    if not os.access(path, os.R_OK):
+        raise SceneFileError(f"{path} may not be read by this user: change its permissions, or make a copy")
+    if path.stat().st_size == 0:
+        raise SceneFileError(f"{path} is an empty file. Delete it so that it is made again")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise SceneFileError(f"{path} is being written by another process: wait until that is done") from error
+        raise SceneFileError(
+            f"{path} cannot be opened as HDF5 ({error}). It is cut off, still being written or another kind of file: "
+            "delete it so that it is made again, or download it again"
+        ) from error
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """Gives a path beside ``path`` to write to; what is there in the end takes its place, an error leaves nothing.
+
+    Raises:
+        SceneFileError: if the folder cannot be written to, or the disk is full.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        remedy = _remedy(error, path.parent)
+        if remedy is None:
+            raise
+        raise SceneFileError(f"{path} cannot be written: {remedy}") from error
+
+
+def _remedy(error: OSError, folder: Path) -> str | None:
+    code, text = error.errno, str(error)  # HDF5 gives some of its errors as text alone
+    if code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or "quota" in text:
+        return f"no space is left for it in {folder}. Free some, ask for fewer images, or name another folder"
+    if code == errno.EFBIG or "File too large" in text:
+        return f"it is larger than this user or the file system of {folder} allows. Ask for fewer images"
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS) or "Permission denied" in text:
+        return f"this user may not write to {folder}. Name another folder"
+    if code in (errno.ENOTDIR, errno.EEXIST):
+        return f"{folder} is not a folder. Name another one"
+    return None

@@ -1,0 +1,37 @@
+"""What all generators of scenes have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Generator", "Scenes"]
+
+Scenes = tuple[NDArray[np.uint8], NDArray[np.uint8], dict[str, NDArray[Any]]]
+"""``image`` (n, H, W, C), ``label`` (n, H, W) and factors, each (n, L, ...)."""
+
+
+class Generator(ABC):
+    """Makes scenes, each a function of the seed and its position.
+
+    Attributes:
+        name: names all that the scenes depend on.
+        shard: scenes in a file.
+        names: factor -> names of its codes.
+        settings: the arguments of the command line that make this generator.
+        parallel: several processes are worth their start.
+    """
+
+    name: str
+    shard: int
+    names: Mapping[str, tuple[str, ...]] = {}
+    settings: Sequence[str]
+    parallel: bool
+
+    @abstractmethod
+    def scenes(self, start: int, stop: int) -> Iterator[Scenes]:
+        """Yields the scenes ``start`` to ``stop``, some at a time; the start is a multiple of :attr:`shard`."""
