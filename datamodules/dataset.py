@@ -182,11 +182,12 @@ class SceneDataset(Dataset[dict[str, Any]]):
         return part, indices - self._starts[part]
 
     def _part(self, number: int) -> Part:
-        """Returns a part; of very many files only the last used stay open."""
+        """Returns a part, opened; of very many files only the last used stay so."""
         self._open[number] = None
         self._open.move_to_end(number)
         if len(self._open) > _OPEN_FILES:
             self._parts[self._open.popitem(last=False)[0]].close()
+        self._parts[number].open()
         return self._parts[number]
 
     def _small_rows(

@@ -16,6 +16,7 @@ __all__ = ["Download", "DownloadError"]
 
 _TIMEOUT = 60.0  # seconds without a byte
 _ATTEMPTS = 5  # in a row that bring nothing
+_PAUSE = 1.0  # seconds before the second of them, doubled for each further one
 
 
 class DownloadError(OSError):
@@ -31,7 +32,6 @@ class Download:
     Args:
         url: of the file.
         kept: where the bytes are kept. A file from before is gone on with.
-        pause: seconds before the second attempt, doubled for each further one.
 
     Attributes:
         total: bytes of the whole file as the server says; None if it does not.
@@ -40,8 +40,8 @@ class Download:
         DownloadError: if the server does not answer, has no such file, sends something else or less than it says.
     """
 
-    def __init__(self, url: str, kept: Path, pause: float = 1.0) -> None:
-        self.url, self.kept, self.pause = url, kept, pause
+    def __init__(self, url: str, kept: Path) -> None:
+        self.url, self.kept = url, kept
         self.total: int | None = None
         self._response: HTTPResponse | None = None
         self._at = 0
@@ -90,7 +90,7 @@ class Download:
             if self.total is not None and self._here >= self.total:
                 return b""
             if attempt:
-                time.sleep(self.pause * 2 ** (attempt - 1))
+                time.sleep(_PAUSE * 2 ** (attempt - 1))
             try:
                 if self._response is None:
                     self._connect()

@@ -122,7 +122,7 @@ def _in_processes(generator: Generator, folder: Path, count: int, workers: int, 
     finally:
         for child in children:
             child.kill()
-            child.wait()
+            child.communicate()
 
 
 class _Lines:

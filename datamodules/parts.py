@@ -50,6 +50,11 @@ class Part:
         self.small_names = list(small)
         self.close()
 
+    def open(self) -> None:
+        """Opens the file if it is not open in this process; to be called before threads read."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = (os.getpid(), *self._open())
+
     def read(self, start: int, stop: int, name: str, out: NDArray[Any]) -> None:
         """Copies the rows of a block of a field into ``out``."""
         try:
@@ -84,8 +89,8 @@ class Part:
 
     @property
     def _fields(self) -> tuple[dict[str, Column], dict[str, NDArray[Any]]]:
-        if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), *self._open())
+        self.open()
+        assert self._opened is not None
         return self._opened[1:]
 
     def _open(self) -> tuple[dict[str, Column], dict[str, NDArray[Any]]]:

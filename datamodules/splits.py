@@ -77,11 +77,13 @@ def cut(
         splits["test"] = after[for_test[after]][:num_test]
     for name, asked in (("train", 1), ("val", num_val), ("test", num_test)):
         if len(splits[name]) < asked:
-            there = "training record" if name == "train" else f"record for {name}"
+            condition = (
+                "only scenes with an excluded object" if name == "test" and for_test is not counts else selection
+            )
+            left = f"of {len(dataset)} records {len(splits[name])} are left for {name} ({condition})"
             raise SceneFileError(
-                f"{_where(dataset)}: {len(splits[name])} {there}s of {len(dataset)} in all pass ({selection}"
-                f"{'; the test is of the others' if selection.test_split == 'excluded' else ''}), "
-                f"but num_{name}={num_train if name == 'train' else asked}. Ask for fewer, or give a larger file"
+                f"{_where(dataset)}: {left}, but num_{name}={num_train if name == 'train' else asked}. Ask for fewer, "
+                "or give a larger file"
             )
     return splits
 

@@ -75,7 +75,8 @@ class Stage:
         )
         self._color = padded([PALETTE[scene.color] / 255.0 for scene in scenes])
         self._metal = padded([scene.material for scene in scenes]) == METAL
-        self._lamps = padded([scene.lights for scene in scenes])  # (S, 3, 3)
+        lamps = np.stack([scene.lights for scene in scenes]).astype(np.float32)
+        self._lamps = torch.from_numpy(lamps).to(device)  # (S, 3, 3)
         facing = -self._lamps / torch.linalg.vector_norm(self._lamps, dim=-1, keepdim=True)
         level = torch.cross(facing, torch.tensor([0.0, 0.0, 1.0], device=self.device).expand_as(facing), dim=-1)
         level = torch.nn.functional.normalize(level, dim=-1)

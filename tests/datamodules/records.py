@@ -8,13 +8,22 @@ import numpy as np
 from iodine_pl.datamodules.synthetic.tetrominoes import TetrominoesGenerator
 
 
-def crc32c(data):
-    """CRC-32C a bit at a time, masked as TFRecord files have it."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
+def _table():
+    """Returns the CRC-32C of each byte, a bit at a time."""
+    for crc in range(256):
         for _ in range(8):
             crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+        yield crc
+
+
+TABLE = list(_table())
+
+
+def crc32c(data):
+    """CRC-32C a byte at a time, masked as TFRecord files have it."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = (crc >> 8) ^ TABLE[(crc ^ byte) & 0xFF]
     crc ^= 0xFFFFFFFF
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 

@@ -5,9 +5,11 @@ from records import example, scenes, write
 from reference import DATA
 
 from iodine_pl.datamodules import SceneDataset, TFRecordError
-from iodine_pl.datamodules.columns import label_map
+from iodine_pl.datamodules.columns import label_map, membership_map
 from iodine_pl.datamodules.convert import convert
-from iodine_pl.datamodules.deepmind import TETROMINOES
+from iodine_pl.datamodules.deepmind import CLEVR, MULTI_DSPRITES, TETROMINOES
+from iodine_pl.datamodules.resize import crop_and_resize
+from iodine_pl.datamodules.tfrecord import parse_example, read_records
 
 
 def test_real_records(tmp_path):
@@ -52,10 +54,6 @@ def test_what_is_converted_is_what_was_there(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (
-            lambda scene: scene["mask"].__setitem__((0, 3, 4), 255 - scene["mask"][0, 3, 4]),
-            "1 pixels do not belong to exactly one",
-        ),
         (lambda scene: scene.pop("color"), "no feature color"),
         (lambda scene: scene.update(image=scene["image"][:20]), "image has 2100 elements, not 3675"),
     ],
@@ -71,9 +69,87 @@ def test_a_wrong_record_is_named_and_nothing_is_left(tmp_path, change, words):
 
 
 def test_label_map_keeps_every_mask():
-    mask = np.zeros((3, 2, 2, 1), np.uint8)
+    mask = np.zeros((3, 2, 2), np.uint8)
     mask[0, 0] = mask[2, 1, 0] = mask[1, 1, 1] = 255
     np.testing.assert_array_equal(label_map(mask), [[0, 0], [2, 1]])
     mask[1] = 255
     with pytest.raises(ValueError, match="3 pixels"):
         label_map(mask)
+
+
+@pytest.mark.parametrize(
+    ("name", "release", "size", "counts"),
+    [
+        ("clevr_synth", CLEVR, 128, [2, 4, 5, 5, 6, 7, 10]),
+        ("clevr_synth", CLEVR, 64, [2, 4, 5, 5, 6, 7, 10]),
+        ("clevr_synth", CLEVR, None, [2, 4, 5, 5, 6, 7, 10]),
+        ("multi_dsprites_synth", MULTI_DSPRITES["colored_on_grayscale"], None, [2, 3, 3, 4, 5]),
+    ],
+)
+def test_files_in_the_released_format(tmp_path, name, release, size, counts):
+    source = DATA / f"{name}.tfrecords"
+    assert convert(source, tmp_path / "a.h5", release, size=size) == len(counts)
+    scenes = SceneDataset(tmp_path / "a.h5")
+    batch = scenes[list(range(len(counts)))]
+    assert batch["num_objects"].tolist() == counts
+    assert "membership" not in batch
+    for i, record in enumerate(read_records(source)):
+        original = parse_example(record, release.features)
+        assert sorted(batch["factors"]) == sorted(original.keys() - {"image", "mask"})
+        for factor, values in batch["factors"].items():
+            np.testing.assert_array_equal(values[i], original[factor])
+        mask = np.moveaxis(original["mask"], 2, 0)[..., 0] if release.masks_last else original["mask"][..., 0]
+        image = original["image"]
+        if size is not None:
+            image, mask = crop_and_resize(image, mask, size)
+        np.testing.assert_array_equal(batch["image"][i].permute(1, 2, 0), image)
+        np.testing.assert_array_equal(batch["label"][i].numpy() == np.arange(len(mask))[:, None, None], mask > 0)
+
+
+def test_codes_have_names(tmp_path):
+    convert(DATA / "clevr_synth.tfrecords", tmp_path / "a.h5", CLEVR, limit=1, size=64)
+    scenes = SceneDataset(tmp_path / "a.h5")
+    assert scenes.names("shape") == ["", "sphere", "cylinder", "cube"]
+    assert scenes.names("color")[3] == "green"
+    assert scenes.names("x") == []
+
+
+def test_binarized_images_have_one_channel(tmp_path):
+    release = MULTI_DSPRITES["binarized"]
+    record = {name: np.zeros(feature.shape, feature.dtype) for name, feature in release.features.items()}
+    record["mask"][:, :, 0] = 255
+    record["mask"][5:9, 7:11] = np.array([0, 255, 0, 0], np.uint8)[:, None]
+    record["image"][5:9, 7:11] = 255
+    record["visibility"][:2] = 1
+    source = write(tmp_path / "file.tfrecords", [example(record)])
+    convert(source, tmp_path / "a.h5", release)
+    batch = SceneDataset(tmp_path / "a.h5")[[0]]
+    assert batch["image"].shape == (1, 1, 64, 64)
+    assert int(batch["label"][0, 5:9, 7:11].min()) == 1
+    assert int(batch["label"].sum()) == 16
+
+
+def test_masks_that_overlap_become_a_bit_set(tmp_path):
+    originals = [{**scene, "mask": scene["mask"].copy()} for scene in scenes(300)]
+    originals[290]["mask"][3, :5] = 255
+    originals[290]["mask"][:, 30:] = 0
+    source = write(tmp_path / "file.tfrecords", [example(scene) for scene in originals])
+    convert(source, tmp_path / "a.h5", TETROMINOES)
+    batch = SceneDataset(tmp_path / "a.h5")[[0, 289, 290, 299]]
+    for row, i in enumerate((0, 289, 290, 299)):
+        bits = batch["membership"][row].numpy()
+        for entity, mask in enumerate(originals[i]["mask"][..., 0]):
+            np.testing.assert_array_equal((bits >> entity) & 1, mask > 0)
+    assert (batch["label"][2, :5] == 3).all()
+    assert (batch["label"][2, 30:] == 0).all()
+
+
+def test_membership_map_is_lossless_up_to_32():
+    mask = np.random.default_rng(0).integers(2, size=(32, 5, 6)) * 255
+    for entities, dtype in ((3, np.uint8), (8, np.uint8), (9, np.uint16), (32, np.uint32)):
+        label, bits = membership_map(mask[:entities])
+        assert bits.dtype == dtype
+        for entity in range(entities):
+            np.testing.assert_array_equal((bits >> dtype(entity)) & 1, mask[entity] > 0)
+        last = np.where(bits > 0, np.floor(np.log2(np.maximum(bits, 1))), 0)
+        np.testing.assert_array_equal(label, last)

@@ -1,0 +1,219 @@
+"""Against a local server that breaks off, lies and refuses."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from records import example, scenes, write
+
+from iodine_pl.datamodules import prepare
+from iodine_pl.datamodules.deepmind import TETROMINOES
+from iodine_pl.datamodules.download import Download, DownloadError
+from iodine_pl.datamodules.files import SceneFileError
+from iodine_pl.datamodules.tfrecord import TFRecordError
+
+
+@pytest.fixture(autouse=True)
+def _without_pauses(monkeypatch):
+    monkeypatch.setattr("iodine_pl.datamodules.download._PAUSE", 0.0)
+
+
+class Server:
+    """Serves one file, as badly as the settings ask for."""
+
+    def __init__(self):
+        self.content = b""
+        self.kind = "application/octet-stream"
+        self.ranges = True
+        self.longest = None  # bytes of an answer before the connection breaks off
+        self.claims = 0  # bytes more than there are
+        self.says_length = True
+        self.status = 200
+        self.asked = []  # the Range of every request
+
+    def answer(self, request):
+        wanted = request.headers.get("Range")
+        self.asked.append(wanted)
+        if self.status != 200:
+            request.send_error(self.status)
+            return
+        total, start = len(self.content) + self.claims, 0
+        if wanted and self.ranges:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if start >= total:
+                request.send_response(416)
+                request.send_header("Content-Range", f"bytes */{total}")
+                request.end_headers()
+                return
+            request.send_response(206)
+            request.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        else:
+            request.send_response(200)
+        request.send_header("Content-Type", self.kind)
+        if self.says_length:
+            request.send_header("Content-Length", str(total - start))
+        request.end_headers()
+        stop = len(self.content) if self.longest is None else start + self.longest
+        request.wfile.write(self.content[start:stop])
+
+
+@pytest.fixture
+def server():
+    settings = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            settings.answer(self)
+
+        def log_message(self, *_):
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
+    settings.url = f"http://127.0.0.1:{http.server_port}/tetrominoes_train.tfrecords"
+    yield settings
+    http.shutdown()
+    http.server_close()
+
+
+@pytest.fixture
+def content(tmp_path):
+    path = write(tmp_path / "original", [example(scene) for scene in scenes(40)])
+    data = path.read_bytes()
+    path.unlink()
+    return data
+
+
+def fetch(server, kept, count=1 << 12, stop=None):
+    """Reads a file from the server, up to ``stop`` bytes."""
+    with Download(server.url, kept) as download:
+        parts = []
+        while (stop is None or sum(map(len, parts)) < stop) and (data := download.read(count)):
+            parts.append(data)
+        return b"".join(parts)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("says_length", [True, False])
+def test_whole(server, content, tmp_path, ranges, says_length):
+    server.content, server.ranges, server.says_length = content, ranges, says_length
+    assert fetch(server, tmp_path / "kept") == content
+    assert (tmp_path / "kept").read_bytes() == content
+
+
+@pytest.mark.parametrize(("ranges", "longest"), [(True, 3000), (False, None)])
+def test_goes_on_where_it_was(server, content, tmp_path, ranges, longest):
+    server.content, server.ranges, server.longest = content, ranges, longest
+    begun = fetch(server, tmp_path / "kept", stop=5000)
+    assert (tmp_path / "kept").read_bytes()[: len(begun)] == begun
+    size = (tmp_path / "kept").stat().st_size
+    assert 5000 <= size < len(content)
+    server.asked.clear()
+    assert fetch(server, tmp_path / "kept") == content
+    assert server.asked[0] == f"bytes={size}-"
+    server.asked.clear()
+    assert fetch(server, tmp_path / "kept") == content  # all of it is there: nothing comes again
+    assert (tmp_path / "kept").read_bytes() == content
+
+
+def test_a_connection_that_breaks_off_is_taken_up_again(server, content, tmp_path):
+    server.content, server.longest = content, 2500
+    assert fetch(server, tmp_path / "kept") == content
+    assert len(server.asked) == -(-len(content) // 2500)
+    assert server.asked[1] == "bytes=2500-"
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_server_that_promises_more_than_it_has(server, content, tmp_path, ranges):
+    server.content, server.claims, server.ranges = content, 100, ranges
+    with pytest.raises(DownloadError, match=rf"has {len(content) + 100} bytes, but sends {len(content)} and no more"):
+        fetch(server, tmp_path / "kept")
+    assert (tmp_path / "kept").read_bytes() == content  # what has come is kept
+
+
+def test_a_server_that_promises_less_than_it_has(server, content, tmp_path):
+    server.content, server.claims = content, -1000
+    with pytest.raises(TFRecordError, match=r"ends inside record .* cut off"):
+        prepare.prepare(TETROMINOES, tmp_path / "a.h5", server.url)
+    assert not (tmp_path / "a.h5").exists()
+
+
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><html>Sorry</html>", b"", b"no"])
+def test_a_page_in_place_of_the_file_is_refused_and_not_kept(server, tmp_path, page):
+    server.content, server.kind = page, "text/html"
+    with pytest.raises(DownloadError, match=r"sends text/html that begins with .*neither gzip nor TFRecords.*--source"):
+        fetch(server, tmp_path / "kept")
+    assert (tmp_path / "kept").read_bytes() == b""
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_an_error_is_passed_on(server, tmp_path, status):
+    server.status = status
+    with pytest.raises(DownloadError, match=rf"the server answers {status} .*Check the address"):
+        fetch(server, tmp_path / "kept")
+
+
+def test_a_server_that_fails_for_a_moment(server, content, tmp_path):
+    server.content, server.longest = content, 2500
+    with Download(server.url, tmp_path / "kept") as download:
+        got = download.read(2500)
+        server.status = 503
+        answered = len(server.asked)
+        original, server.answer = server.answer, None
+
+        def answer(request):
+            if len(server.asked) == answered + 2:
+                server.status = 200
+            original(request)
+
+        server.answer = answer
+        while data := download.read(2500):
+            got += data
+    assert got == content
+
+
+def test_no_server(tmp_path):
+    with (
+        pytest.raises(DownloadError, match=r"no connection .*--source"),
+        Download("http://127.0.0.1:9/x", tmp_path / "k"),
+    ):
+        pass
+
+
+def test_a_file_that_was_replaced_meanwhile(server, content, tmp_path):
+    server.content, server.longest = content, 2500
+    with Download(server.url, tmp_path / "kept") as download:
+        download.read(2500)
+        server.content = content + b"more"
+        with pytest.raises(DownloadError, match=r"was replaced. Delete .*kept"):
+            list(iter(lambda: download.read(2500), b""))
+
+
+def test_only_what_is_needed_is_fetched_and_nothing_is_left(server, content, tmp_path, monkeypatch):
+    monkeypatch.setattr("iodine_pl.datamodules.tfrecord._READ", 1024)
+    server.content = content
+    assert prepare.prepare(TETROMINOES, tmp_path / "a.h5", server.url, limit=5, keep=True) == 5
+    kept = tmp_path / "tetrominoes_train.tfrecords.part"
+    assert kept.stat().st_size < len(content) / 2
+    (tmp_path / "a.h5").unlink()
+    assert prepare.prepare(TETROMINOES, tmp_path / "a.h5", server.url) == 40
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_what_has_come_outlives_an_interruption(server, content, tmp_path):
+    server.content, server.claims = content[: len(content) // 2], len(content) - len(content) // 2
+    with pytest.raises(DownloadError):
+        prepare.prepare(TETROMINOES, tmp_path / "a.h5", server.url)
+    assert [path.name for path in tmp_path.iterdir()] == ["tetrominoes_train.tfrecords.part"]
+    server.content, server.claims = content, 0
+    server.asked.clear()
+    assert prepare.prepare(TETROMINOES, tmp_path / "a.h5", server.url) == 40
+    assert server.asked == [f"bytes={len(content) // 2}-"]
+
+
+def test_space_is_looked_at_first(server, content, tmp_path, monkeypatch):
+    server.content = content
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(SceneFileError, match=r"0.0 GB left, but some .* GB are needed. Free some.*--limit"):
+        prepare.prepare(TETROMINOES, tmp_path / "a.h5", server.url, limit=10)
+    assert not (tmp_path / "a.h5").exists()

@@ -1,0 +1,118 @@
+"""The command that generates, in shards and by several processes."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from command import environment
+from scene_files import joined
+
+from iodine_pl.datamodules import SceneDataset, SceneFileError, generate
+from iodine_pl.datamodules.synthetic.multi_dsprites import MultiDSpritesGenerator
+from iodine_pl.datamodules.synthetic.tetrominoes import TetrominoesGenerator
+
+COMMAND = [sys.executable, "-m", "iodine_pl.datamodules.generate"]
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(TetrominoesGenerator, "shard", 256)
+
+
+def images(files):
+    scenes = SceneDataset(files)
+    return scenes[list(range(len(scenes)))]["image"].permute(0, 2, 3, 1).numpy()
+
+
+def test_shards_hold_the_scenes_in_order(tmp_path, small_shards):
+    generator = TetrominoesGenerator(seed=3)
+    files = generate.generate(generator, tmp_path, 600)
+    assert [file.name for file in files] == ["0000000-0000255.h5", "0000256-0000511.h5", "0000512-0000599.h5"]
+    np.testing.assert_array_equal(images(files), joined(generator, 600)[0])
+
+
+def test_more_are_added_and_fewer_are_there_already(tmp_path, small_shards):
+    generator = TetrominoesGenerator()
+    files = generate.generate(generator, tmp_path, 300)
+    changed = files[0].stat().st_mtime_ns
+    more = generate.generate(generator, tmp_path, 700)
+    assert more[0].stat().st_mtime_ns == changed
+    assert sorted(file.name for file in more[0].parent.iterdir()) == [file.name for file in more]  # the short one went
+    changed = [file.stat().st_mtime_ns for file in more]
+    assert generate.generate(generator, tmp_path, 280) == more[:2]
+    assert [file.stat().st_mtime_ns for file in more] == changed
+
+
+def test_an_interruption_costs_the_file_it_was_at(tmp_path, small_shards, monkeypatch):
+    generator = TetrominoesGenerator()
+    original = TetrominoesGenerator.scenes
+
+    def stopping(self, start, stop):
+        if start == 512:
+            raise KeyboardInterrupt
+        return original(self, start, stop)
+
+    monkeypatch.setattr(TetrominoesGenerator, "scenes", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        generate.generate(generator, tmp_path, 700)
+    folder = tmp_path / generator.name
+    assert sorted(file.name for file in folder.iterdir()) == ["0000000-0000255.h5", "0000256-0000511.h5"]
+    monkeypatch.setattr(TetrominoesGenerator, "scenes", original)
+    np.testing.assert_array_equal(images(generate.generate(generator, tmp_path, 700)), joined(generator, 700)[0])
+
+
+def test_several_processes_make_the_same(tmp_path):
+    arguments = ["multi_dsprites", "--variant", "binarized", "--count", "10300", "--processes", "2"]
+    ran = subprocess.run(
+        [*COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment()
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "10300 scenes in data/multi_dsprites_binarized_seed0 (2 files)" in ran.stdout
+    assert "10300/10300" in ran.stderr
+    made = images(tmp_path / "data" / "multi_dsprites_binarized_seed0")
+    np.testing.assert_array_equal(made[-60:], joined(MultiDSpritesGenerator(0, "binarized"), 10300)[0][-60:])
+
+
+def test_a_process_that_fails_is_heard(tmp_path, capfd):
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(RuntimeError, match=r"a process that generated scenes failed:\n(.*\n)*.*is not a folder"):
+        generate.generate(MultiDSpritesGenerator(), tmp_path / "data", 20_480, processes=2)
+    with pytest.raises(SceneFileError, match="is not a folder"):
+        generate.generate(MultiDSpritesGenerator(), tmp_path / "data", 300, processes=1)
+
+
+def test_no_process_outlives_a_kill(tmp_path):
+    arguments = ["multi_dsprites", "--count", "400000", "--processes", "2"]
+    parent = subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        seen = b""
+        while b"scenes/s]" not in seen or b" 0/400000" in seen[-150:]:
+            piece = parent.stderr.read1(1 << 16)
+            assert piece, seen
+            seen += piece
+        parent.send_signal(signal.SIGTERM)
+        parent.wait(60)
+        deadline = time.monotonic() + 60  # the others notice at the next line that they write
+        while time.monotonic() < deadline:
+            try:
+                os.killpg(parent.pid, 0)
+            except ProcessLookupError:
+                break
+            time.sleep(0.2)
+        else:
+            pytest.fail("processes are left")
+    finally:
+        parent.stderr.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)

@@ -1,0 +1,58 @@
+"""The command that downloads and converts, as it is typed."""
+
+import subprocess
+import sys
+
+import pytest
+from command import environment
+from reference import DATA
+
+from iodine_pl.datamodules import SceneDataset
+from iodine_pl.datamodules.prepare import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "shape", "count"),
+    [
+        (("tetrominoes", "--source", DATA / "tetrominoes_mini.tfrecords"), "tetrominoes.h5", (35, 35, 3), 10),
+        (
+            ("multi_dsprites", "--source", DATA / "multi_dsprites_synth.tfrecords", "--limit", 4),
+            "multi_dsprites_colored_on_grayscale.h5",
+            (64, 64, 3),
+            4,
+        ),
+        (("clevr", "--source", DATA / "clevr_synth.tfrecords"), "clevr_128px.h5", (128, 128, 3), 7),
+        (("clevr", "--source", DATA / "clevr_synth.tfrecords", "--size", 64), "clevr_64px.h5", (64, 64, 3), 7),
+    ],
+)
+def test_each_dataset(tmp_path, monkeypatch, capsys, arguments, name, shape, count):
+    monkeypatch.chdir(tmp_path)
+    main([str(word) for word in arguments])
+    printed = capsys.readouterr()
+    assert f"{count} records in data/{name}. Train on them by --data.path data/{name}" in printed.out
+    assert "records" in printed.err  # the progress bar
+    scenes = SceneDataset(tmp_path / "data" / name)
+    assert (len(scenes), scenes.image_shape) == (count, shape)
+    with pytest.raises(SystemExit, match=f"error: data/{name} is there already: delete it, or name another .*--out"):
+        main([str(word) for word in arguments])
+
+
+def test_another_dataset_is_recognised(tmp_path):
+    command = [sys.executable, "-m", "iodine_pl.datamodules.prepare", "multi_dsprites", "--variant", "binarized"]
+    ran = subprocess.run(
+        [*command, "--source", str(DATA / "multi_dsprites_synth.tfrecords")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+    )
+    assert ran.returncode == 1
+    assert "record 0: feature mask has 24576 elements, not 16384" in ran.stderr
+    assert "Is this the multi_dsprites_binarized file" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(SystemExit, match=r"error: .*nowhere.tfrecords"):
+        main(["clevr", "--source", "nowhere.tfrecords", "--out", str(tmp_path / "a.h5")])
