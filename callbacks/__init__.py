@@ -1,9 +1,10 @@
 """Callbacks that watch a run and change nothing in it."""
 
 from iodine_pl.callbacks.adjusted_rand_index import AdjustedRandIndex
+from iodine_pl.callbacks.best_checkpoint import BestCheckpoint
 from iodine_pl.callbacks.images_per_second import ImagesPerSecond
 from iodine_pl.callbacks.last_checkpoint import LastCheckpoint
 from iodine_pl.callbacks.prediction_writer import PredictionWriter
 from iodine_pl.callbacks.slot_panels import SlotPanels
 
-__all__ = ["AdjustedRandIndex", "ImagesPerSecond", "LastCheckpoint", "PredictionWriter", "SlotPanels"]
+__all__ = ["AdjustedRandIndex", "BestCheckpoint", "ImagesPerSecond", "LastCheckpoint", "PredictionWriter", "SlotPanels"]

@@ -25,6 +25,7 @@ class ClevrDataModule(SceneDataModule):
     Args:
         path: a file, or None to generate; see :class:`SceneDataModule`, also for the other arguments.
         size: side of the images in pixels.
+        batch_size: images per device; 4 as in the released code.
     """
 
     dataset_name = "clevr"
@@ -32,7 +33,7 @@ class ClevrDataModule(SceneDataModule):
     spare = 8
     release = CLEVR
 
-    def __init__(self, path: str | Path | None = None, size: int = 128, **arguments: Any) -> None:
-        super().__init__(path, **arguments)
+    def __init__(self, path: str | Path | None = None, size: int = 128, batch_size: int = 4, **arguments: Any) -> None:
+        super().__init__(path, batch_size=batch_size, **arguments)
         self.size = size
         self.generator = ClevrGenerator(self.seed, size)

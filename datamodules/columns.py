@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,8 +28,8 @@ class Column(Protocol):
 
 
 class DatasetColumn:
-    """Reads an HDF5 dataset; where its chunks are runs of rows, stored plain or by gzip, past HDF5's own pipeline,
-    which is several times faster."""
+    """Reads an HDF5 dataset; where its chunks are runs of rows, stored plain or by gzip, past HDF5's own pipeline, and
+    where each row is a chunk, plain, past HDF5 altogether: two and ten times as fast."""
 
     def __init__(self, dataset: h5py.Dataset) -> None:
         self._dataset = dataset
@@ -41,12 +42,20 @@ class DatasetColumn:
         self._chunk = chunks if chunks and chunks[1:] == self.row_shape and (self._gzip or not filters) else None
         self._chunk_bytes = int(np.prod(chunks)) * self.dtype.itemsize if chunks else 0
         self._read_chunk = dataset.id.read_direct_chunk
+        plain_rows = self._chunk is not None and not filters and chunks[0] == 1 and dataset.file.userblock_size == 0
+        self._handle = dataset.file.id.get_vfd_handle() if plain_rows and hasattr(os, "preadv") else None
+        self._offsets: NDArray[np.int64] | None = None
         self._zeros = (0,) * len(self.row_shape)
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         if self._chunk is None or start % self._chunk[0] or stop - start > self._chunk[0]:
             out[:] = self._dataset[start:stop]
             return
+        if self._handle is not None:
+            if self._offsets is None:
+                self._offsets = self._find_rows()
+            if self._offsets[start] and os.preadv(self._handle, [out], int(self._offsets[start])) == self._chunk_bytes:
+                return
         where = (start, *self._zeros)
         if not self._gzip and out.nbytes == self._chunk_bytes:
             self._read_chunk(where, out=out.reshape(-1).view(np.uint8))
@@ -55,6 +64,16 @@ class DatasetColumn:
         if self._gzip and not skipped:
             raw = zlib.decompress(raw, bufsize=self._chunk_bytes)
         out[:] = np.frombuffer(raw, self.dtype).reshape(self._chunk)[: stop - start]
+
+    def _find_rows(self) -> NDArray[np.int64]:
+        """Returns where in the file each row lies; 0 if it was never written."""
+        offsets = np.zeros(len(self._dataset), dtype=np.int64)
+
+        def note(chunk: Any) -> None:
+            offsets[chunk.chunk_offset[0]] = chunk.byte_offset
+
+        self._dataset.id.chunk_iter(note)
+        return offsets
 
 
 class MaskColumn:

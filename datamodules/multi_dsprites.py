@@ -23,14 +23,19 @@ class MultiDSpritesDataModule(SceneDataModule):
         path: a file, or None to generate; see :class:`SceneDataModule`, also for the other arguments.
         variant: ``colored_on_grayscale`` (2 to 5 sprites, the paper's), ``colored_on_colored`` (1 to 4), or
             ``binarized`` (2 or 3 white ones on black, images of one channel).
+        batch_size: images per device; 16 as in the released code.
     """
 
     published_train = 60_000
 
     def __init__(
-        self, path: str | Path | None = None, variant: Variant = "colored_on_grayscale", **arguments: Any
+        self,
+        path: str | Path | None = None,
+        variant: Variant = "colored_on_grayscale",
+        batch_size: int = 16,
+        **arguments: Any,
     ) -> None:
-        super().__init__(path, **arguments)
+        super().__init__(path, batch_size=batch_size, **arguments)
         self.generator = MultiDSpritesGenerator(self.seed, variant)
         self.release = MULTI_DSPRITES[variant]
         self.dataset_name = self.release.dataset

@@ -11,11 +11,14 @@ import torch
 import yaml
 from command import BAR, ROOT, TINY, run
 from PIL import Image
+from reference import DATA
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from iodine_pl.cli import complete_arguments, main
+from iodine_pl.datamodules import prepare
 
 RUN = Path("runs/tetrominoes/version_0")
+DEFAULT = "--data=iodine_pl.datamodules.TetrominoesDataModule"
 
 
 @pytest.fixture
@@ -84,7 +87,7 @@ def test_test_and_predict_find_run_and_data_by_themselves(inside, capsys):
     before = (RUN / "config.yaml").read_text()
     tested = main(["test", "--ckpt_path", "best", BAR])
     assert tested.trainer.callback_metrics["test/ari_fg"] <= 1
-    assert tested.datamodule.num_images == {"train": 40, "val": 9, "test": 31}
+    assert {name: len(at) for name, at in tested.datamodule.splits.items()} == {"train": 40, "val": 9, "test": 31}
     assert Path(tested.trainer.log_dir).resolve() == RUN.resolve()
     main(["predict", "--ckpt_path=last", BAR])
     assert f"Wrote {RUN}/predictions.h5" in capsys.readouterr().out
@@ -109,7 +112,7 @@ def test_flags_win_over_the_run(inside):
     )
     assert tested.model.num_slots == 2
     assert "test_steps/nll_2" in tested.trainer.callback_metrics
-    assert tested.datamodule.num_images["test"] == 5
+    assert tested.datamodule.num_test == 5
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")  # it has
@@ -140,8 +143,8 @@ def test_two_devices_give_the_same_test_metrics_and_predictions(trained):
 
 
 def test_arguments_are_spelled_out(inside):
-    assert complete_arguments([]) == ["fit"]
-    assert complete_arguments(["--trainer.devices", "4"]) == ["fit", "--trainer.devices", "4"]
+    assert complete_arguments([]) == ["fit", DEFAULT]
+    assert complete_arguments(["--trainer.devices", "4"]) == ["fit", DEFAULT, "--trainer.devices", "4"]
     assert complete_arguments(["--help"]) == ["--help"]
     path = str(RUN / "checkpoints" / "last.ckpt")
     expected = ["fit", "--config", str(RUN / "config.yaml"), "--x=1", "--ckpt_path", path]
@@ -212,9 +215,90 @@ def test_configurations_train(folder, config):
         "--trainer.max_steps=4",
         "--trainer.val_check_interval=2",
     ]
-    cli = main(["fit", "--config", str(config), *sizes, BAR, "--trainer.accelerator=cpu"])
+    small = ["--data.size=24", "--data.max_objects=10"] if config.stem == "clevr6" else []  # 128x128 takes minutes
+    cli = main(["fit", "--config", str(config), *sizes, *small, BAR, "--trainer.accelerator=cpu"])
     assert cli.trainer.global_step == 4
     assert (folder / "runs" / config.stem / "version_0" / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_a_dataset_has_its_own_defaults(capsys):
+    for arguments, size, batch_size in (
+        (["--config", str(ROOT / "configs" / "clevr6.yaml")], 128, 4),
+        (["--data=ClevrDataModule"], 128, 4),
+        (["--data", "MultiDSpritesDataModule"], None, 16),
+        ([], 35, 128),
+        (["--data.size=20"], 20, 128),
+    ):
+        with pytest.raises(SystemExit):
+            main([*arguments, "--print_config"])
+        config = yaml.safe_load(capsys.readouterr().out)
+        assert config["data"]["init_args"].get("size") == size
+        assert config["data"]["init_args"]["batch_size"] == batch_size
+
+
+CONVERTED = {
+    "tetrominoes": ("tetrominoes_mini", "tetrominoes", {}),
+    "multi_dsprites": ("multi_dsprites_synth", "multi_dsprites", {}),
+    "clevr6": ("clevr_synth", "clevr", {"size": 24, "max_objects": 7}),
+}
+
+
+@pytest.mark.parametrize("config", CONVERTED)
+@pytest.mark.parametrize("prepared", [True, False])
+def test_files_in_the_released_format_train(folder, config, prepared):
+    """Converted by the command, and by the datamodule itself."""
+    source, dataset, settings = CONVERTED[config]
+    path = folder / f"{source}.tfrecords"
+    path.write_bytes((DATA / path.name).read_bytes())
+    if prepared:
+        size = [f"--size={settings['size']}"] if "size" in settings else []
+        prepare.main([dataset, "--source", str(path), "--out", "mine.h5", *size])
+        path.unlink()
+        path = folder / "mine.h5"
+    given = [f"--data.{name}={value}" for name, value in ({"path": path} | settings).items()]
+    sizes = ["--data.num_train=3", "--data.num_val=1", "--data.num_test=1", "--data.batch_size=2"]
+    steps = ["--trainer.max_steps=1", "--trainer.accelerator=cpu", BAR, "--trainer.enable_model_summary=false"]
+    cli = main(["fit", "--config", str(ROOT / "configs" / f"{config}.yaml"), *given, *sizes, *steps])
+    assert cli.trainer.global_step == 1
+    main(["test", "--ckpt_path", "last", BAR])
+
+
+def test_images_without_masks(folder):
+    (folder / "pictures").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        Image.fromarray(rng.integers(256, size=(14, 12, 3), dtype=np.uint8)).save(folder / "pictures" / f"{i:02d}.jpg")
+    sizes = ["--data.num_val=3", "--data.num_test=2", "--data.batch_size=2", "--trainer.max_epochs=2"]
+    model = [argument for argument in TINY if not argument.startswith("--data")]
+    with pytest.warns(UserWarning, match="The batches have no label: no adjusted Rand index") as said:
+        cli = main(["--data=SceneDataModule", "--data.path=pictures", *sizes, *model, BAR])
+    assert sum("no adjusted Rand" in str(each.message) for each in said) == 1
+    assert "val/ari_fg" not in cli.trainer.callback_metrics
+    run = folder / "runs" / "scenes" / "version_0"
+    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=False)["callbacks"]["BestCheckpoint"]
+    assert best["monitor"] == "val/elbo"
+    with pytest.warns(UserWarning, match="no label"):
+        main(["--ckpt_path=last", "--trainer.max_epochs=3", BAR])
+    again = torch.load(run / "checkpoints" / "best.ckpt", weights_only=False)["callbacks"]["BestCheckpoint"]
+    assert again["best_model_score"] >= best["best_model_score"]
+    main(["predict", "--ckpt_path=best", BAR])
+    with h5py.File(run / "predictions.h5") as file:
+        assert file["masks"].shape == (2, 4, 14, 12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data=SceneDataModule"], r"SceneDataModule needs data: give --data.path"),
+        (["--data.path=nowhere.h5"], "there is no file nowhere.h5"),
+        (["--data=MultiDSpritesDataModule", "--data.variant=binarized"], r"1 channel.*--model.image_channels 1"),
+        (["--data.max_objects=2"], r"0 are left for train \(at most 2 objects\)"),
+        (["--data.exclude={shape: cow}"], "factor shape has no value cow, but numbers only"),
+    ],
+)
+def test_what_is_wrong_with_the_data_is_said_before_training(folder, arguments, words):
+    with pytest.raises(SystemExit, match=f"error: .*{words}"):
+        main([*arguments, *TINY, BAR])
 
 
 def test_data_of_ones_own(folder, monkeypatch):

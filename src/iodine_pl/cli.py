@@ -10,26 +10,35 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
+import yaml
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from iodine_pl import runs
-from iodine_pl.callbacks import AdjustedRandIndex, ImagesPerSecond, LastCheckpoint, PredictionWriter, SlotPanels
+from iodine_pl.callbacks import (
+    AdjustedRandIndex,
+    BestCheckpoint,
+    ImagesPerSecond,
+    LastCheckpoint,
+    PredictionWriter,
+    SlotPanels,
+)
 from iodine_pl.checkpoint_io import AtomicCheckpointIO
+from iodine_pl.datamodules import SceneFileError, TFRecordError
 
 __all__ = ["IodineCLI", "complete_arguments", "main"]
 
 _SUBCOMMANDS = ("fit", "validate", "test", "predict")
+_DATA = "--data=iodine_pl.datamodules.TetrominoesDataModule"
 
 
 def complete_arguments(arguments: Sequence[str]) -> list[str]:
     """Spells out what a user may leave to us.
 
-    ``fit`` is the command if none is named. A checkpoint ``last`` or ``best`` becomes its path. A checkpoint in the
-    folder of a run brings that run's configuration, before all that is given here, so that resuming or testing needs no
-    other word.
+    ``fit`` is the command if none is named, Tetrominoes are the data. A checkpoint ``last`` or ``best`` becomes its
+    path. A checkpoint in the folder of a run brings that run's configuration, before all that is given here, so that
+    resuming or testing needs no other word.
 
     Raises:
         FileNotFoundError: if there is no such checkpoint.
@@ -47,7 +56,26 @@ def complete_arguments(arguments: Sequence[str]) -> list[str]:
         rest = [*from_run, *_without("--ckpt_path", rest), "--ckpt_path", str(checkpoint)]
     elif command in _SUBCOMMANDS[1:] and not any(word in ("-h", "--help", "--print_config") for word in rest):
         raise ValueError(f"{command} needs a trained model: --ckpt_path best, --ckpt_path last or --ckpt_path FILE")
-    return [command, *rest]
+    # As a default of the parser, its arguments would stay when a configuration names another class.
+    data = [] if command not in _SUBCOMMANDS or _names_data(rest) else [_DATA]
+    return [command, *data, *rest]
+
+
+def _names_data(arguments: Sequence[str]) -> bool:
+    """Tells whether the arguments, or a configuration among them, say what class the data are of."""
+    if any(_value_of(option, arguments) is not None for option in ("--data", "--data.class_path")):
+        return True
+    for i, word in enumerate(arguments):
+        if word in ("--config", "-c") and i + 1 < len(arguments):
+            file = arguments[i + 1]
+        elif word.startswith("--config="):
+            file = word.split("=", 1)[1]
+        else:
+            continue
+        content = yaml.safe_load(Path(file).read_text()) if Path(file).is_file() else None
+        if isinstance(content, dict) and content.get("data"):
+            return True
+    return False
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:
@@ -93,19 +121,13 @@ class IodineCLI(LightningCLI):
         )
         parser.add_lightning_class_args(SlotPanels, "panels")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
-        parser.add_lightning_class_args(ModelCheckpoint, "best_checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.set_defaults(
             {
                 "model": "iodine_pl.IODINE",
-                "data": "iodine_pl.datamodules.TetrominoesDataModule",
                 "trainer.max_steps": 1_000_000,
                 "trainer.num_sanity_val_steps": 1,
-                "best_checkpoint.filename": "best",
-                "best_checkpoint.monitor": "val/ari_fg",
-                "best_checkpoint.mode": "max",
-                "best_checkpoint.enable_version_counter": False,
-                "best_checkpoint.save_on_train_epoch_end": False,  # after validation: it has the metric
             }
         )
         parser.link_arguments("data.init_args.batch_size", "model.init_args.batch_size")
@@ -153,7 +175,7 @@ class IodineCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, ModelCheckpoint) and callback.best_model_score is not None:
+            if isinstance(callback, BestCheckpoint) and callback.best_model_score is not None:
                 score, path = float(callback.best_model_score), _relative(callback.best_model_path)
                 print(f"best {callback.monitor}: {score:.4f} ({path})")
             elif isinstance(callback, LastCheckpoint):
@@ -177,12 +199,15 @@ def main(args: Sequence[str] | None = None) -> IodineCLI:
         sys.argv[1:] = arguments  # Lightning starts the other processes of a multi-device run with these
     # Going on in a run's folder is meant, so its checkpoints are no surprise.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-    return IodineCLI(
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        seed_everything_default=0,
-        save_config_callback=_SaveConfigOfFit,
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults={"callbacks": [AdjustedRandIndex(), ImagesPerSecond()]},
-        args=arguments,
-    )
+    try:
+        return IodineCLI(
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            save_config_callback=_SaveConfigOfFit,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"callbacks": [AdjustedRandIndex(), ImagesPerSecond()]},
+            args=arguments,
+        )
+    except (SceneFileError, TFRecordError) as error:
+        sys.exit(f"error: {error}")

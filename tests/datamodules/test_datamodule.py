@@ -3,10 +3,18 @@ import pytorch_lightning as pl
 import torch
 from records import example, scenes, write
 from reference import DATA
+from scene_files import stored_singly
 from test_iodine import SMALL
+from torch.utils.data import DataLoader
 
 from iodine_pl import IODINE
-from iodine_pl.datamodules import SceneFileError, TetrominoesDataModule
+from iodine_pl.datamodules import (
+    ClevrDataModule,
+    MultiDSpritesDataModule,
+    SceneDataModule,
+    SceneFileError,
+    TetrominoesDataModule,
+)
 
 SIZES = {"num_train": 80, "num_val": 9, "num_test": 7, "batch_size": 8}
 
@@ -30,10 +38,11 @@ def test_generates_once_and_says_so(tmp_path, caplog, monkeypatch):
     assert "80 scenes" not in caplog.text
     assert "96 scenes are generated" in caplog.text
     assert "--data.path tetrominoes_train.tfrecords" in caplog.text
-    changed = datamodule.file.stat().st_mtime_ns
+    (file,) = datamodule.files
+    changed = file.stat().st_mtime_ns
     made(tmp_path)
-    assert datamodule.file.stat().st_mtime_ns == changed
-    assert [path.name for path in tmp_path.iterdir()] == [datamodule.file.name]
+    assert file.stat().st_mtime_ns == changed
+    assert list(tmp_path.rglob("*.h5")) == [file]
 
 
 def test_splits_are_the_first_the_next_and_the_next(tmp_path):
@@ -41,7 +50,8 @@ def test_splits_are_the_first_the_next_and_the_next(tmp_path):
     assert sorted(indices(datamodule.train_dataloader())) == list(range(80))
     assert indices(datamodule.val_dataloader()) == list(range(80, 89))
     assert indices(datamodule.test_dataloader()) == indices(datamodule.predict_dataloader()) == list(range(89, 96))
-    assert TetrominoesDataModule().num_images == {"train": 60_000, "val": 320, "test": 320}
+    for kind, train in ((TetrominoesDataModule, 60_000), (MultiDSpritesDataModule, 60_000), (ClevrDataModule, 70_000)):
+        assert (kind().num_train, kind().num_val, kind().num_test) == (train, 320, 320)
 
 
 def test_images_are_bytes_until_they_are_on_the_device(tmp_path):
@@ -65,10 +75,75 @@ def test_workers_change_nothing(tmp_path, context):
 def test_a_tfrecord_file_is_converted_once(tmp_path):
     source = write(tmp_path / "scenes.tfrecords", [example(scene) for scene in scenes(100)])
     datamodule = made(tmp_path, path=source)
-    assert datamodule.file.name == "scenes.tfrecords.96.h5"
+    assert datamodule.files[0].name == "scenes.tfrecords.96.h5"
     source.unlink()
     assert indices(made(tmp_path, path=source).val_dataloader()) == list(range(80, 89))
-    assert indices(made(tmp_path, path=datamodule.file).val_dataloader()) == list(range(80, 89))
+    assert indices(made(tmp_path, path=datamodule.files[0]).val_dataloader()) == list(range(80, 89))
+
+
+def test_splits_follow_the_numbers_and_the_factors(tmp_path):
+    """The held-out combination, and the scenes that have it as the test."""
+    arguments = {"exclude": {"shape": 19, "color": [1, 0, 0]}, "num_val": 2, "num_test": 1}
+    datamodule = made(tmp_path, **arguments)
+
+    def has_it(loader):
+        return [
+            bool(((batch["factors"]["shape"][i] == 19) & (batch["factors"]["color"][i] == red).all(-1)).any())
+            for batch in loader
+            for i in range(len(batch["index"]))
+        ]
+
+    red = torch.tensor([1.0, 0.0, 0.0])
+    assert not any(has_it(datamodule.train_dataloader()) + has_it(datamodule.val_dataloader()))
+    seen = SIZES | {"num_train": 400, "num_val": 50, "num_test": 50}
+    everything = made(tmp_path, **seen)
+    expected = sum(has_it(everything.train_dataloader()))
+    fewer = made(
+        tmp_path,
+        **(seen | {"num_val": 2, "num_test": 1, "path": everything.files[0]} | {"exclude": arguments["exclude"]}),
+    )
+    assert len(fewer.splits["train"]) == 400 - expected
+    held_out = made(
+        tmp_path,
+        **(seen | {"num_train": 200, "num_val": 2, "num_test": 1, "path": everything.files[0]}),
+        exclude=arguments["exclude"],
+        test_split="excluded",
+    )
+    assert has_it(held_out.test_dataloader()) == [True]
+
+
+def test_a_pattern_and_a_folder_of_shards(tmp_path):
+    for i in range(3):
+        stored_singly(tmp_path / f"mine-{i}.h5", 8, seed=i)
+    for path in (tmp_path / "mine-*.h5", tmp_path):
+        datamodule = SceneDataModule(path, num_val=3, num_test=2, batch_size=4)
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+        assert {name: len(at) for name, at in datamodule.splits.items()} == {"train": 19, "val": 3, "test": 2}
+        assert len(set(indices(datamodule.train_dataloader()))) == 16
+
+
+def test_ranks_and_workers_share_an_epoch(tmp_path):
+    """Every image once, whatever the number of processes and workers, and the same batches with any number of these."""
+    stored_singly(tmp_path / "a.h5", 64)
+    parts = {}
+    for workers in (0, 2):
+        for rank in range(2):
+            datamodule = SceneDataModule(tmp_path / "a.h5", num_val=2, num_test=2, batch_size=5, num_workers=workers)
+            datamodule.setup("fit")
+            sampler = datamodule._sampler("train", shuffle=True)
+            sampler.num_replicas, sampler.rank = 2, rank
+            parts[workers, rank] = indices(datamodule._loader(DataLoader, sampler))
+    assert parts[0, 0] == parts[2, 0]
+    assert parts[0, 1] == parts[2, 1]
+    assert len(set(parts[0, 0] + parts[0, 1])) == 60
+
+
+def test_channels_that_the_model_is_not_made_for(tmp_path):
+    datamodule = MultiDSpritesDataModule(data_dir=tmp_path, variant="binarized", **SIZES)
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=1, logger=False, default_root_dir=tmp_path)
+    with pytest.raises(SceneFileError, match=r"images of 1 channel.* made for 3: give --model.image_channels 1"):
+        trainer.fit(IODINE(**SMALL), datamodule)
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -78,7 +153,7 @@ def test_what_is_missing_is_said(tmp_path):
     with pytest.raises(
         SceneFileError, match=r"has 96 images, but num_train=80, num_val=9, num_test=8 need 97. Ask for fewer"
     ):
-        made(tmp_path, path=datamodule.file, num_test=8)
+        made(tmp_path, path=datamodule.files[0], num_test=8)
     with pytest.raises(SceneFileError, match=r"80 training images do not make one batch of 81 on each of 1 process"):
         made(tmp_path, batch_size=81).train_dataloader()
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
