@@ -17,7 +17,7 @@ test: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/typing
+	rm -rf build
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/typing .
 	MYPYPATH=build/typing $(BIN)/mypy -p iodine_pl
 

@@ -5,7 +5,6 @@ from records import example, scenes, write
 from reference import DATA
 from scene_files import stored_singly
 from test_iodine import SMALL
-from torch.utils.data import DataLoader
 
 from iodine_pl import IODINE
 from iodine_pl.datamodules import (
@@ -15,6 +14,7 @@ from iodine_pl.datamodules import (
     SceneFileError,
     TetrominoesDataModule,
 )
+from iodine_pl.datamodules.base import SceneLoader
 
 SIZES = {"num_train": 80, "num_val": 9, "num_test": 7, "batch_size": 8}
 
@@ -70,6 +70,18 @@ def test_workers_change_nothing(tmp_path, context):
     alone = [batch["index"].tolist() for batch in made(tmp_path).train_dataloader()]
     loader = made(tmp_path, num_workers=2, multiprocessing_context=context).train_dataloader()
     assert [batch["index"].tolist() for batch in loader] == alone
+
+
+def test_workers_bring_the_same_batches(tmp_path):
+    alone, helped = (list(made(tmp_path, num_workers=workers).val_dataloader()) for workers in (0, 2))
+    for one, other in zip(alone, helped, strict=True):
+        assert one.keys() == other.keys()
+        assert one["factors"].keys() == other["factors"].keys()
+        for name in ("image", "label", "num_objects", "index"):
+            torch.testing.assert_close(one[name], other[name], rtol=0, atol=0)
+            assert one[name].stride() == other[name].stride()
+        for name, values in one["factors"].items():
+            torch.testing.assert_close(values, other["factors"][name], rtol=0, atol=0)
 
 
 def test_a_tfrecord_file_is_converted_once(tmp_path):
@@ -133,7 +145,7 @@ def test_ranks_and_workers_share_an_epoch(tmp_path):
             datamodule.setup("fit")
             sampler = datamodule._sampler("train", shuffle=True)
             sampler.num_replicas, sampler.rank = 2, rank
-            parts[workers, rank] = indices(datamodule._loader(DataLoader, sampler))
+            parts[workers, rank] = indices(datamodule._loader(SceneLoader, sampler))
     assert parts[0, 0] == parts[2, 0]
     assert parts[0, 1] == parts[2, 1]
     assert len(set(parts[0, 0] + parts[0, 1])) == 60

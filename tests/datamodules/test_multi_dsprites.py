@@ -16,7 +16,7 @@ def best_overlap(frame):
     rows, columns = np.nonzero(frame)
     best = (0.0, 0)
     near = [
-        np.flatnonzero(np.abs(16 + 32 * multi_dsprites.POSITIONS - at.mean() - 0.5) < 1.6) for at in (rows, columns)
+        np.flatnonzero(np.abs(16 + 32 * multi_dsprites.POSITIONS - at.mean() - 0.5) < 2.6) for at in (rows, columns)
     ]
     for y in near[0]:
         for x in near[1]:
@@ -33,10 +33,10 @@ def best_overlap(frame):
 def test_outlines_are_those_of_dsprites():
     with np.load(DATA / "dsprites_frames.npz") as file:
         frames = np.unpackbits(file["frames"], axis=-1).astype(bool)
-    fits = [best_overlap(frame) for frame in frames[::5]]
+    fits = [best_overlap(frame) for frame in frames[::8]]
     for code in (1, 2, 3):
         overlaps = [overlap for overlap, shape in fits if shape == code]
-        assert len(overlaps) >= 5
+        assert len(overlaps) >= 4
         assert min(overlaps) >= 0.98
         assert np.mean(overlaps) >= 0.99
 
