@@ -17,6 +17,15 @@ def test_python_runs(tmp_path, monkeypatch):
     assert names["result"].masks.shape == (2, 4, 35, 35)
 
 
+def test_data_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), flags=re.DOTALL)
+    names = {}
+    exec(compile(block, "docs/data.md", "exec"), names)
+    assert names["batch"]["image"].shape == (8, 3, 32, 32)
+    assert names["batch"]["num_objects"].tolist() == [1] * 8
+
+
 def test_files_exist():
     named = re.findall(r"\]\(((?!http)[^)#]+)\)", README) + re.findall(r"configs/\w+\.yaml|benchmarks/\w+\.py", README)
     assert len(named) >= 3
