@@ -15,19 +15,30 @@ class BestCheckpoint(ModelCheckpoint):
     """Keeps ``checkpoints/best.ckpt``, by a metric that some data do not have.
 
     Args:
-        monitor: the metric, highest is best.
+        monitor: the metric.
         fallback: the one that is taken if validation did not log ``monitor``.
+        filename: without its ending.
+        mode: ``max``: the highest is best, of both metrics; ``min``: the lowest.
         arguments: further ones of Lightning's ModelCheckpoint.
     """
 
-    def __init__(self, monitor: str = "val/ari_fg", fallback: str = "val/elbo", **arguments: Any) -> None:
-        settings = {
-            "filename": "best",
-            "mode": "max",
-            "enable_version_counter": False,
-            "save_on_train_epoch_end": False,  # after validation: it has the metric
-        }
-        super().__init__(monitor=monitor, **(settings | arguments))
+    def __init__(
+        self,
+        monitor: str = "val/ari_fg",
+        fallback: str = "val/elbo",
+        filename: str = "best",
+        mode: str = "max",
+        **arguments: Any,
+    ) -> None:
+        # Saved after validation, which has the metric; always under one name.
+        super().__init__(
+            monitor=monitor,
+            filename=filename,
+            mode=mode,
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+            **arguments,
+        )
         self.fallback = fallback
 
     @property

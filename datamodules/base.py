@@ -28,19 +28,16 @@ class SceneLoader(DataLoader[Any]):
     """Gets batches from workers as arrays: as tensors each of their many fields would be a file in shared memory, and a
     small batch take ten times as long."""
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings, collate_fn=_as_arrays if settings.get("num_workers") else _unchanged)
-
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         batches = super().__iter__()
         return map(_as_tensors, batches) if self.num_workers else batches
 
 
-def _unchanged(batch: dict[str, Any]) -> dict[str, Any]:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _as_arrays(batch: dict[str, Any]) -> dict[str, Any]:
+def _as_arrays(batch: Any) -> dict[str, Any]:
     factors = {name: values.numpy() for name, values in batch["factors"].items()}
     arrays = {name: values.numpy() for name, values in batch.items() if name not in ("factors", "image")}
     return arrays | {"image": batch["image"].permute(0, 2, 3, 1).numpy(), "factors": factors}
@@ -235,8 +232,9 @@ class SceneDataModule(pl.LightningDataModule):
     def _loader(self, kind: type[SceneLoader], sampler: BatchSampler) -> SceneLoader:
         make = partial(kind, self.dataset, batch_size=None, sampler=sampler)
         if not self.num_workers:
-            return make(pin_memory=torch.cuda.is_available())
+            return make(collate_fn=_unchanged, pin_memory=torch.cuda.is_available())
         return make(
+            collate_fn=_as_arrays,
             num_workers=self.num_workers,
             multiprocessing_context=self.multiprocessing_context,
             persistent_workers=True,

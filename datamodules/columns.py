@@ -54,7 +54,10 @@ class DatasetColumn:
         if self._handle is not None:
             if self._offsets is None:
                 self._offsets = self._find_rows()
-            if self._offsets[start] and os.preadv(self._handle, [out], int(self._offsets[start])) == self._chunk_bytes:
+            if (
+                self._offsets[start]
+                and os.preadv(self._handle, [out.data], int(self._offsets[start])) == self._chunk_bytes
+            ):
                 return
         where = (start, *self._zeros)
         if not self._gzip and out.nbytes == self._chunk_bytes:
