@@ -84,7 +84,8 @@ class SceneDataModule(pl.LightningDataModule):
         test_split: ``excluded``: test on just the scenes with such an object.
         num_workers: processes that read ahead; 0 is best on few cores.
         multiprocessing_context: how these start; None is the platform's way.
-        seed: of the order in training and of the generated set.
+        seed: of the order in training.
+        generated_seed: of the generated set, which so is one for all seeds of training.
 
     Raises:
         SceneFileError: if a file is missing, damaged or has fewer images than asked for.
@@ -113,6 +114,7 @@ class SceneDataModule(pl.LightningDataModule):
         num_workers: int = 0,
         multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None,
         seed: int = 0,
+        generated_seed: int = 0,
     ) -> None:
         super().__init__()
         self.path = None if path is None else Path(path)
@@ -124,6 +126,7 @@ class SceneDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.multiprocessing_context = multiprocessing_context
         self.seed = seed
+        self.generated_seed = generated_seed
         for key, value, least in (
             ("batch_size", batch_size, 1),
             ("num_train", 1 if self.num_train is None else self.num_train, 1),

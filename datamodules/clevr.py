@@ -36,4 +36,4 @@ class ClevrDataModule(SceneDataModule):
     def __init__(self, path: str | Path | None = None, size: int = 128, batch_size: int = 4, **arguments: Any) -> None:
         super().__init__(path, batch_size=batch_size, **arguments)
         self.size = size
-        self.generator = ClevrGenerator(self.seed, size)
+        self.generator = ClevrGenerator(self.generated_seed, size)

@@ -36,6 +36,6 @@ class MultiDSpritesDataModule(SceneDataModule):
         **arguments: Any,
     ) -> None:
         super().__init__(path, batch_size=batch_size, **arguments)
-        self.generator = MultiDSpritesGenerator(self.seed, variant)
+        self.generator = MultiDSpritesGenerator(self.generated_seed, variant)
         self.release = MULTI_DSPRITES[variant]
         self.dataset_name = self.release.dataset

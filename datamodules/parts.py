@@ -21,6 +21,7 @@ __all__ = ["IMAGE_ENDINGS", "Part", "parts_of"]
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _IMAGES = ("image", "images", "imgs")
 _MASKS = ("mask", "masks")
+_MOST_NUMBERS = 1024  # of a scene in a factor of somebody else's file
 _NO_FACTORS = ("image", "images", "imgs", "label", "membership", "num_objects", "mask", "masks")
 
 
@@ -157,7 +158,7 @@ class Part:
         factors = group.get("factors", {}) if ours else {k: v for k, v in group.items() if k not in _NO_FACTORS}
         small: dict[str, NDArray[Any]] = {}
         for name, dataset in factors.items():
-            if not isinstance(dataset, h5py.Dataset) or dataset.ndim < (2 if ours else 1):
+            if not isinstance(dataset, h5py.Dataset) or not (ours or _may_be_factor(dataset, self.length)):
                 continue
             if len(dataset) != self.length:
                 raise SceneFileError(
@@ -177,6 +178,12 @@ class Part:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None, "_file": None}
+
+
+def _may_be_factor(dataset: h5py.Dataset, length: int) -> bool:
+    """Tells whether a field of somebody else's file says a few numbers about each scene."""
+    numbers = dataset.dtype.kind in "biuf" and dataset.ndim > 0 and len(dataset) == length
+    return numbers and dataset.size // max(1, length) <= _MOST_NUMBERS
 
 
 def parts_of(path: Path) -> list[Part]:

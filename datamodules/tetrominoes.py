@@ -31,4 +31,4 @@ class TetrominoesDataModule(SceneDataModule):
 
     def __init__(self, path: str | Path | None = None, size: int = 35, objects: int = 3, **arguments: Any) -> None:
         super().__init__(path, **arguments)
-        self.generator = TetrominoesGenerator(self.seed, size, objects)
+        self.generator = TetrominoesGenerator(self.generated_seed, size, objects)

@@ -2,6 +2,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -99,6 +100,20 @@ def test_a_batch_of_more_blocks_than_are_kept(tmp_path, monkeypatch):
         np.testing.assert_array_equal(small[indices]["image"], expected["image"])
 
 
+@pytest.mark.parametrize("make", [tetrominoes, stored_singly])
+def test_memory_is_flat_over_an_epoch(tmp_path, make):
+    """What a pass over many scenes holds at its peak is what one over a third of them does."""
+    peaks = []
+    for count in (64 * 40, 64 * 120):
+        scenes = SceneDataset(make(tmp_path / f"{count}.h5", count))
+        tracemalloc.start()
+        for start in range(0, count, 64):
+            scenes[range(start, start + 64)]
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
+
+
 def test_travels_without_handle_and_cache(tmp_path):
     scenes = SceneDataset(tetrominoes(tmp_path / "a.h5"))
     batch = scenes[[5, 70]]
@@ -132,12 +147,16 @@ def test_object_centric_library_file(tmp_path):
         file["mask"] = (label[:, None, ..., None] == np.arange(4)[:, None, None, None]).astype(np.uint8)
         file["visibility"], file["kind"] = factors["visibility"], factors["kind"]
         file["num_actual_objects"] = np.arange(6)
+        file["background"] = np.zeros((6, 64, 64, 3), np.uint8)  # no factors, these
+        file["names"] = ["a", "b"]
+        file["version"] = 3
     scenes = SceneDataset(tmp_path / "a.h5")
     batch = scenes[[4, 1]]
     np.testing.assert_array_equal(batch["label"], label[[4, 1]])
     np.testing.assert_array_equal(batch["factors"]["kind"], factors["kind"][[4, 1]])
     assert batch["num_objects"].tolist() == [2, 2]
     assert batch["factors"]["num_actual_objects"].tolist() == [4, 1]
+    assert sorted(batch["factors"]) == ["kind", "num_actual_objects", "visibility"]
 
 
 def test_masks_that_overlap_are_not_joined_silently(tmp_path):
