@@ -17,6 +17,9 @@ from iodine_pl.datamodules.files import SceneFileError
 __all__ = ["Column", "DatasetColumn", "FolderColumn", "MaskColumn", "label_map", "membership_map", "memory_mapped"]
 
 
+_CAN_READ_PAST_HDF5 = hasattr(os, "preadv") and hasattr(h5py.h5d.DatasetID, "chunk_iter")  # not on every system
+
+
 class Column(Protocol):
     """Rows of one shape and type."""
 
@@ -43,7 +46,7 @@ class DatasetColumn:
         self._chunk_bytes = int(np.prod(chunks)) * self.dtype.itemsize if chunks else 0
         self._read_chunk = dataset.id.read_direct_chunk
         plain_rows = self._chunk is not None and not filters and chunks[0] == 1 and dataset.file.userblock_size == 0
-        self._handle = dataset.file.id.get_vfd_handle() if plain_rows and hasattr(os, "preadv") else None
+        self._handle = dataset.file.id.get_vfd_handle() if plain_rows and _CAN_READ_PAST_HDF5 else None
         self._offsets: NDArray[np.int64] | None = None
         self._zeros = (0,) * len(self.row_shape)
 
