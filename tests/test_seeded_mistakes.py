@@ -38,7 +38,7 @@ MISTAKES = {
     "LSTM gates in torch's order": ("layers.py", "i, j, f, o = self.gates", "i, f, j, o = self.gates"),
     "LSTM state not carried over": ("iodine.py", "update, state = self.refinement(inputs, state)", "update, _ = self.refinement(inputs, state)"),
     "ELU after the MLP": ("layers.py", "return nn.Sequential(*layers[:-1])", "return nn.Sequential(*layers)"),
-    "another capacity": ("refinement.py", "(batch * slots, 1, height, width), self.capacity)", "(batch * slots, 1, height, width), 1.0)"),
+    "another capacity": ("refinement.py", "(batch, 1, height, width), self.capacity)", "(batch, 1, height, width), 1.0)"),
     "gradients added instead of subtracted": ("mixture.py", "self.masks - responsibility, -responsibility", "responsibility - self.masks, responsibility"),
 }  # fmt: skip
 

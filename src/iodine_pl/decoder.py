@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor, nn
 
 from iodine_pl.layers import SameConv2d, conv_stack
+from iodine_pl.partly_shared import convolve_broadcast
 
 __all__ = ["Decoded", "SpatialBroadcastDecoder"]
 
@@ -58,13 +59,11 @@ class SpatialBroadcastDecoder(nn.Module):
         rows = torch.linspace(-1, 1, height, dtype=flat.dtype, device=flat.device)
         columns = torch.linspace(-1, 1, width, dtype=flat.dtype, device=flat.device)
         coordinates = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))  # (2, H, W)
-        broadcast = torch.cat(
-            [
-                repeat(flat, "n d -> n d h w", h=height, w=width),
-                flat.new_full((flat.shape[0], 1, height, width), self.latent_constant),
-                repeat(coordinates, "c h w -> n c h w", n=flat.shape[0]),
-            ],
-            dim=1,
-        )  # (BK, D+3, H, W)
-        output = rearrange(self.output(self.hidden(broadcast)), "(b k) c h w -> b k c h w", k=slots)
+        fixed = torch.cat([flat.new_full((1, height, width), self.latent_constant), coordinates]).unsqueeze(0)
+        first, *others = self.hidden
+        assert isinstance(first, SameConv2d)
+        hidden = convolve_broadcast(first, flat, fixed)  # (BK, channels, H, W)
+        for layer in others:
+            hidden = layer(hidden)
+        output = rearrange(self.output(hidden), "(b k) c h w -> b k c h w", k=slots)
         return Decoded(mask_logits=output[:, :, 0], parameters=output[:, :, 1:])

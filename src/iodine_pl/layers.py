@@ -39,11 +39,15 @@ class SameConv2d(nn.Conv2d):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.convolve(x, self.weight, self.bias)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolves with a part of the weights."""
         top, bottom = same_padding(x.shape[-2], self.kernel_size[0], self.stride[0])
         left, right = same_padding(x.shape[-1], self.kernel_size[1], self.stride[1])
         if (top, left) == (bottom, right):  # the convolution pads by itself: no copy
-            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left))
-        return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, self.bias, self.stride)
+            return F.conv2d(x, weight, bias, self.stride, (top, left))
+        return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, self.stride)
 
 
 class Linear(nn.Linear):
@@ -106,7 +110,7 @@ def conv_stack(in_channels: int, channels: Sequence[int], kernel_size: int, stri
     """Chains SAME convolutions, each followed by ELU."""
     layers: list[nn.Module] = []
     for out_channels in channels:
-        layers += [SameConv2d(in_channels, out_channels, kernel_size, stride), nn.ELU()]
+        layers += [SameConv2d(in_channels, out_channels, kernel_size, stride), nn.ELU(inplace=True)]
         in_channels = out_channels
     return nn.Sequential(*layers)
 

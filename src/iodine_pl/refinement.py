@@ -10,7 +10,8 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from iodine_pl.layers import Linear, LSTMCell, StoppedLayerNorm, conv_stack, mlp
+from iodine_pl.layers import Linear, LSTMCell, SameConv2d, StoppedLayerNorm, conv_stack, mlp
+from iodine_pl.partly_shared import convolve_shared
 
 __all__ = ["RefinementInputs", "RefinementNetwork", "State", "coordinate_grid"]
 
@@ -120,39 +121,46 @@ class RefinementNetwork(nn.Module):
     def forward(self, inputs: RefinementInputs, state: State = None) -> tuple[Tensor, State]:
         """Returns the update ``(B, K, 2D)`` and the next LSTM state."""
         slots = inputs.means.shape[1]
-        encoded = self.mlp(self.convolutions(self._spatial(inputs)).mean(dim=(2, 3)))
+        encoded = self.mlp(self._convolve(inputs).mean(dim=(2, 3)))
         features = torch.cat([encoded, self._flat(inputs)], dim=1)
         if self.lstm is not None:
             state = self.lstm(features, state)
             features = state[0]
         return rearrange(self.head(features), "(b k) d -> b k d", k=slots), state
 
-    def _spatial(self, inputs: RefinementInputs) -> Tensor:
-        """Joins the image-sized inputs, ``(BK, channels, H, W)``, in alphabetical order of the reference's names."""
-        batch, slots, _, height, width = inputs.means.shape
+    def _convolve(self, inputs: RefinementInputs) -> Tensor:
+        """Runs the convolutions on the image-sized inputs; their channels stand in alphabetical order of the
+        reference's names. Those that all slots share go through the first convolution once for each image."""
+        batch, _, image_channels, height, width = inputs.means.shape
 
         def per_slot(x: Tensor) -> Tensor:
             return rearrange(x, "b k c h w -> (b k) c h w") if x.ndim == 5 else rearrange(x, "b k h w -> (b k) 1 h w")
 
-        def shared(x: Tensor) -> Tensor:
-            return repeat(x, "b c h w -> (b k) c h w", k=slots)
-
         grid = coordinate_grid(self.coordinates, self.coordinate_frequencies, height, width)
-        log_likelihood = rearrange(inputs.log_likelihood, "b h w -> b 1 h w")
-        channels = [
-            inputs.means.new_full((batch * slots, 1, height, width), self.capacity),
+        own = [
             per_slot(inputs.means),
-            repeat(grid.to(inputs.means), "c h w -> n c h w", n=batch * slots),
             self.norm_leave_one_out(per_slot(inputs.leave_one_out)),
             self.norm_mean_gradient(per_slot(inputs.mean_gradient)),
             self.norm_mask_gradient(per_slot(inputs.mask_gradient)),
-            shared(inputs.image),
-            shared(self.norm_log_likelihood(log_likelihood)),
             per_slot(inputs.mask_logits),
             per_slot(inputs.mask_posterior),
             per_slot(inputs.masks),
         ]
-        return torch.cat(channels, dim=1)
+        shared = [
+            inputs.means.new_full((batch, 1, height, width), self.capacity),
+            repeat(grid.to(inputs.means), "c h w -> b c h w", b=batch),
+            inputs.image,
+            self.norm_log_likelihood(rearrange(inputs.log_likelihood, "b h w -> b 1 h w")),
+        ]
+        coordinates = 1 + image_channels  # of their first channel: capacity and means come before
+        image = coordinates + len(grid) + 2 + image_channels  # leave-one-out and the two gradients too
+        where = [0, *range(coordinates, coordinates + len(grid)), *range(image, image + image_channels + 1)]
+        first, *others = self.convolutions
+        assert isinstance(first, SameConv2d)
+        hidden = convolve_shared(first, torch.cat(own, dim=1), torch.cat(shared, dim=1), where)
+        for layer in others:
+            hidden = layer(hidden)
+        return hidden
 
     def _flat(self, inputs: RefinementInputs) -> Tensor:
         """Joins the vector inputs, ``(BK, 4D + 1)``."""
