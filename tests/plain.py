@@ -29,18 +29,20 @@ class PlainIODINE(IODINE):
                 decoded = decode(self.decoder, latents, *images.shape[2:])
                 mixture = PixelMixture(images, decoded, self.distribution)
                 kl = posterior.kl(self.prior_scale)
-                steps.append(self._decomposition(posterior, latents, mixture, kl))
+                steps.append(self._decomposition(posterior, latents, mixture, mixture.nll, kl))
                 if t == iterations:
                     break
                 objective = (mixture.nll.sum() + kl.sum()) / (self.batch_size or batch)
                 wanted = (parameters, decoded.parameters, decoded.mask_logits)
                 gradients = torch.autograd.grad(objective, wanted, retain_graph=True)
+                stopped = self.input_gradients == "stopped"
+                pass_on = torch.Tensor.detach if stopped else lambda x: x
                 inputs = RefinementInputs(
                     image=images,
-                    means=mixture.means,
-                    masks=mixture.masks,
-                    mask_logits=mixture.mask_logits,
-                    mask_posterior=mixture.mask_posterior(self.mask_posterior_epsilon),
+                    means=pass_on(mixture.means),
+                    masks=pass_on(mixture.masks),
+                    mask_logits=pass_on(mixture.mask_logits),
+                    mask_posterior=pass_on(mixture.mask_posterior(self.mask_posterior_epsilon)),
                     mean_gradient=gradients[1],
                     mask_gradient=gradients[2],
                     log_likelihood=mixture.log_prob,

@@ -19,7 +19,7 @@ MISTAKES = {
     "mask posterior not in the graph": ("refinement.py", "per_slot(inputs.mask_posterior)", "per_slot(inputs.mask_posterior.detach())"),
     "lambda detached between steps": ("iodine.py", "parameters = parameters + update", "parameters = parameters.detach() + update"),
     "lambda not in the graph of its input": ("iodine.py", "posterior=parameters,", "posterior=parameters.detach(),"),
-    "posterior gradient without KL": ("iodine.py", "torch.full_like(kl, 1.0 / inner_batch)", "torch.zeros_like(kl)"),
+    "posterior gradient without KL": ("iodine.py", "kl_gradient = torch.full_like(kl, 1.0 / inner_batch)", "kl_gradient = torch.zeros_like(kl)"),
     "no 1/B in the inner loss": ("iodine.py", "inner_batch = self.batch_size or batch", "inner_batch = 1"),
     "slots averaged, not summed, in the KL": ("iodine.py", "result.trace.kl.sum(dim=2)", "result.trace.kl.mean(dim=2)"),
     "equal loss weights": ("iodine.py", "torch.linspace(0, 1, len(objective)", "torch.linspace(1, 1, len(objective)"),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from iodine_pl.decoder import SpatialBroadcastDecoder
 from iodine_pl.inner_gradient import differentiation_allowed, gradient, usable_in_graph
 from iodine_pl.mixture import PixelMixture, make_distribution
+from iodine_pl.one_pass import decode_once
 from iodine_pl.posterior import PRIOR_SCALE, Posterior
 from iodine_pl.refinement import RefinementInputs, RefinementNetwork, State
 from iodine_pl.result import Decomposition, Trace
@@ -45,6 +46,10 @@ class IODINE(SceneModel):
         capacity: constant input of the refinement network (code; not in the paper).
         mask_posterior_epsilon: added to the denominator of the mask posterior (code).
         norm_epsilon: of the layer norms.
+        input_gradients: ``full``: the loss is differentiated through means, masks, mask logits and mask posterior where
+            they are inputs of the refinement network (code). ``stopped``: not through these, so that each step's
+            backward pass is done at once and its activations are freed; quicker, in memory that does not grow with T,
+            but another gradient.
         learning_rate: at the reference batch size; the code has 3e-4, and 1e-3 for CLEVR6; the paper has 3e-4.
         batch_size: images per device in a training step. It sets the learning rate by :func:`square_root_rule` from the
             global batch, and fixes the 1/B of the loss inside the refinement loop, so that an image is refined alike
@@ -84,6 +89,7 @@ class IODINE(SceneModel):
         capacity: float = 0.5,
         mask_posterior_epsilon: float = 1e-6,
         norm_epsilon: float = 1e-5,
+        input_gradients: Literal["full", "stopped"] = "full",
         learning_rate: float = 3e-4,
         batch_size: int | None = None,
         reference_batch_size: int = 256,
@@ -113,6 +119,8 @@ class IODINE(SceneModel):
         for name, value in (("num_slots", num_slots), ("num_iterations", num_iterations), ("latent_size", latent_size)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if input_gradients not in ("full", "stopped"):
+            raise ValueError(f"input_gradients must be 'full' or 'stopped', got {input_gradients!r}")
         if not prior_scale > 0.0:
             raise ValueError(f"prior_scale must be positive, got {prior_scale}")
         self.num_slots = num_slots
@@ -121,6 +129,7 @@ class IODINE(SceneModel):
         self.image_channels = image_channels
         self.prior_scale = prior_scale
         self.mask_posterior_epsilon = mask_posterior_epsilon
+        self.input_gradients = input_gradients
         self.distribution = make_distribution(pixel_distribution, pixel_scale)
         self.decoder = SpatialBroadcastDecoder(
             latent_size, image_channels, decoder_channels, decoder_kernel, latent_constant
@@ -234,6 +243,7 @@ class IODINE(SceneModel):
             iterations, (batch, slots) = len(noise) - 1, noise.shape[1:3]
             inner_batch = self.batch_size or batch
             state: State = None
+            at_once = self.input_gradients == "stopped"
             parameters = self.initial_posterior.expand(batch, slots, -1)  # lambda, (B, K, 2D)
             for t in range(iterations + 1):
                 if not (differentiable and parameters.requires_grad):
@@ -241,10 +251,17 @@ class IODINE(SceneModel):
 
                 posterior = Posterior(parameters)
                 latents = posterior.rsample(noise[t])
-                decoded = self.decoder(latents, images.shape[2], images.shape[3])
-                mixture = PixelMixture(images, decoded, self.distribution)
                 kl = posterior.kl(self.prior_scale)
-                step = self._decomposition(posterior, latents, mixture, kl)
+                if at_once:
+                    weighted = differentiable and t > 0  # the first state has no weight in the loss
+                    mixture, nll, latent_gradient = decode_once(
+                        self.decoder, latents, images, self.distribution, for_parameters=weighted
+                    )
+                else:
+                    decoded = self.decoder(latents, images.shape[2], images.shape[3])
+                    mixture = PixelMixture(images, decoded, self.distribution)
+                    nll = mixture.nll
+                step = self._decomposition(posterior, latents, mixture, nll, kl)
                 if not differentiable:
                     step = step.detach()  # else the traces would keep every step's activations alive
                 traces.append(step.trace)
@@ -255,12 +272,13 @@ class IODINE(SceneModel):
 
                 # The loss that is differentiated here is the mean over the batch of NLL + KL.
                 mask_gradient, mean_gradient = (g / inner_batch for g in mixture.nll_gradients())
-                posterior_gradient = gradient(
-                    (*decoded, kl),
-                    (mask_gradient, mean_gradient, torch.full_like(kl, 1.0 / inner_batch)),
-                    parameters,
-                    keep_graph=differentiable,
+                kl_gradient = torch.full_like(kl, 1.0 / inner_batch)
+                outputs, gradients = (
+                    ((latents, kl), (latent_gradient / inner_batch, kl_gradient))
+                    if at_once
+                    else ((*decoded, kl), (mask_gradient, mean_gradient, kl_gradient))
                 )
+                posterior_gradient = gradient(outputs, gradients, parameters, keep_graph=differentiable)
                 inputs = RefinementInputs(
                     image=images,
                     means=mixture.means,
@@ -283,8 +301,10 @@ class IODINE(SceneModel):
         return last._replace(steps=tuple(steps)) if return_steps else last
 
     @staticmethod
-    def _decomposition(posterior: Posterior, latents: Tensor, mixture: PixelMixture, kl: Tensor) -> Decomposition:
-        reconstruction, nll = mixture.reconstruction, mixture.nll
+    def _decomposition(
+        posterior: Posterior, latents: Tensor, mixture: PixelMixture, nll: Tensor, kl: Tensor
+    ) -> Decomposition:
+        reconstruction = mixture.reconstruction
         mse = (reconstruction - mixture.image.squeeze(1)).square().mean(dim=(1, 2, 3))
         return Decomposition(
             mean=posterior.mean,
