@@ -166,8 +166,8 @@ class SceneDataModule(pl.LightningDataModule):
                 return
             rank_zero_info(
                 f"{type(self).__name__}: no path given, so {self.total} scenes are generated in {self.data_dir}; a run "
-                "that is stopped goes on there. --data.num_train takes fewer; for DeepMind's dataset give its file, "
-                f"--data.path {Path(self.release.url).name if self.release else '...'}"
+                "that is stopped goes on there. --data.num_train, num_val, num_test: fewer; for DeepMind's dataset its "
+                f"file, --data.path {Path(self.release.url).name if self.release else '...'}"
             )
             generate(self._own_generator(), self.data_dir, self.total)
         elif self._must_convert() and not self.files[0].exists():

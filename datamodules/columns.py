@@ -14,7 +14,16 @@ from PIL import Image, UnidentifiedImageError
 
 from iodine_pl.datamodules.files import SceneFileError
 
-__all__ = ["Column", "DatasetColumn", "FolderColumn", "MaskColumn", "label_map", "membership_map", "memory_mapped"]
+__all__ = [
+    "Column",
+    "DatasetColumn",
+    "FolderColumn",
+    "MaskColumn",
+    "label_map",
+    "lone_membership",
+    "membership_map",
+    "memory_mapped",
+]
 
 
 _CAN_READ_PAST_HDF5 = hasattr(os, "preadv") and hasattr(h5py.h5d.DatasetID, "chunk_iter")  # not on every system
@@ -143,6 +152,12 @@ def label_map(mask: NDArray[Any]) -> NDArray[np.uint8]:
         raise ValueError(f"{int((owners != 1).sum())} pixels do not belong to exactly one mask")
     label: NDArray[np.uint8] = inside.argmax(axis=0).astype(np.uint8)
     return label
+
+
+def lone_membership(label: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[np.unsignedinteger[Any]]:
+    """Returns the membership (...) that a label map stands for: of every pixel the bit of its one entity."""
+    bits: NDArray[np.unsignedinteger[Any]] = np.left_shift(dtype.type(1), label, dtype=dtype)
+    return bits
 
 
 def membership_map(mask: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.unsignedinteger[Any]]]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from iodine_pl.datamodules.columns import label_map, membership_map
+from iodine_pl.datamodules.columns import label_map, lone_membership, membership_map
 from iodine_pl.datamodules.deepmind import Release
 from iodine_pl.datamodules.resize import CROP, crop_and_resize
 from iodine_pl.datamodules.tfrecord import Source, TFRecordError, parse_example, read_records
@@ -51,8 +51,9 @@ def convert(
             columns = {key: np.stack([scene[key] for scene in waiting]) for key in waiting[0] if key != "membership"}
             membership = None
             if any("membership" in scene for scene in waiting):
-                one = next(scene["membership"].dtype.type(1) for scene in waiting if "membership" in scene)
-                membership = np.stack([scene.get("membership", one << scene["label"]) for scene in waiting])
+                dtype = next(scene["membership"].dtype for scene in waiting if "membership" in scene)
+                lone = lone_membership(columns["label"], dtype)
+                membership = np.stack([scene.get("membership", lone[i]) for i, scene in enumerate(waiting)])
             writer.append(columns.pop("image"), columns.pop("label"), columns, membership)
             waiting.clear()
 

@@ -114,8 +114,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
 
     def block_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Returns the number of the block that each scene is read with."""
-        part, row = self._locate(indices)
-        return np.asarray(self._first_block[part] + row // self._blocks[part])
+        return self._blocks_of(*self._locate(indices))
 
     def small(self, name: str) -> NDArray[Any] | None:
         """Returns ``num_objects`` (N,) or a factor (N, L, ...) of all scenes, without reading images, or None."""
@@ -181,6 +180,9 @@ class SceneDataset(Dataset[dict[str, Any]]):
         part = np.searchsorted(self._starts, indices, side="right") - 1
         return part, indices - self._starts[part]
 
+    def _blocks_of(self, part: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.asarray(self._first_block[part] + row // self._blocks[part])
+
     def _part(self, number: int) -> Part:
         """Returns a part, opened; of very many files only the last used stay so."""
         self._open[number] = None
@@ -217,8 +219,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
         if not self._cache:
             rows = self._capacity * self._rows
             self._cache = {name: np.empty((rows, *shape), kind) for name, (shape, kind) in self._shapes.items()}
-        block = self._first_block[part] + row // self._blocks[part]
-        needed, which = np.unique(block, return_inverse=True)
+        needed, which = np.unique(self._blocks_of(part, row), return_inverse=True)
         for first in range(0, len(needed), self._capacity):
             group = needed[first : first + self._capacity]
             self._load(group.tolist())

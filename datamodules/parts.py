@@ -22,7 +22,7 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _IMAGES = ("image", "images", "imgs")
 _MASKS = ("mask", "masks")
 _MOST_NUMBERS = 1024  # of a scene in a factor of somebody else's file
-_NO_FACTORS = ("image", "images", "imgs", "label", "membership", "num_objects", "mask", "masks")
+_NO_FACTORS = (*_IMAGES, *_MASKS, "label", "membership", "num_objects")
 
 
 class Part:

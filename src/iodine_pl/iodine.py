@@ -48,8 +48,8 @@ class IODINE(SceneModel):
         norm_epsilon: of the layer norms.
         input_gradients: ``full``: the loss is differentiated through means, masks, mask logits and mask posterior where
             they are inputs of the refinement network (code). ``stopped``: not through these, so that each step's
-            backward pass is done at once and its activations are freed; quicker, in memory that does not grow with T,
-            but another gradient.
+            backward pass through the decoder is done at once and its activations are freed; quicker, and only the
+            refinement network's activations wait, but another gradient.
         learning_rate: at the reference batch size; the code has 3e-4, and 1e-3 for CLEVR6; the paper has 3e-4.
         batch_size: images per device in a training step. It sets the learning rate by :func:`square_root_rule` from the
             global batch, and fixes the 1/B of the loss inside the refinement loop, so that an image is refined alike

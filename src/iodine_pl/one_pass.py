@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from iodine_pl.decoder import Decoded, SpatialBroadcastDecoder
 from iodine_pl.mixture import PixelDistribution, PixelMixture
@@ -40,27 +39,17 @@ def decode_once(
         with respect to the latents, ``(B, K, D)``.
     """
     parameters = list(decoder.parameters()) if for_parameters else []
-    return _OnePass.evaluate(decoder, images, distribution, latents, parameters)
+    inputs = (latents.detach().requires_grad_(), *parameters)
+    with torch.enable_grad():
+        decoded = decoder(inputs[0], images.shape[2], images.shape[3])
+    mixture = PixelMixture(images, Decoded(*(x.detach() for x in decoded)), distribution)
+    gradients = torch.autograd.grad(decoded, inputs, mixture.nll_gradients())
+    nll: Tensor = _KnownGradients.apply(mixture.nll, *gradients, latents, *parameters)  # type: ignore[no-untyped-call]
+    return mixture, nll, gradients[0]
 
 
-class _OnePass(torch.autograd.Function):
-    """Takes the likelihood and its gradients, all of them known, into the graph."""
-
-    @staticmethod
-    def evaluate(
-        decoder: nn.Module,
-        images: Tensor,
-        distribution: PixelDistribution,
-        latents: Tensor,
-        parameters: Sequence[nn.Parameter],
-    ) -> tuple[PixelMixture, Tensor, Tensor]:
-        inputs = (latents.detach().requires_grad_(), *parameters)
-        with torch.enable_grad():
-            decoded: Decoded = decoder(inputs[0], images.shape[2], images.shape[3])
-        mixture = PixelMixture(images, Decoded(*(x.detach() for x in decoded)), distribution)
-        gradients = torch.autograd.grad(decoded, inputs, mixture.nll_gradients())
-        nll: Tensor = _OnePass.apply(mixture.nll, *gradients, latents, *parameters)  # type: ignore[no-untyped-call]
-        return mixture, nll, gradients[0]
+class _KnownGradients(torch.autograd.Function):
+    """Takes the likelihood into the graph, with its gradients for the latents and the parameters as they are known."""
 
     @staticmethod
     def forward(ctx: Any, nll: Tensor, *gradients_and_inputs: Tensor) -> Tensor:
