@@ -8,6 +8,7 @@ from einops import rearrange, repeat
 
 from iodine_pl import IODINE
 from iodine_pl.decoder import Decoded
+from iodine_pl.engine import View
 from iodine_pl.inner_gradient import differentiation_allowed
 from iodine_pl.mixture import PixelMixture
 from iodine_pl.posterior import Posterior
@@ -21,7 +22,7 @@ class PlainIODINE(IODINE):
     def _infer(self, images, noise, return_steps, differentiable):
         with differentiation_allowed():
             iterations, (batch, slots) = len(noise) - 1, noise.shape[1:3]
-            steps, state = [], None
+            steps, state = [], ()
             parameters = self.initial_posterior.expand(batch, slots, -1)
             for t in range(iterations + 1):
                 posterior = Posterior(parameters)
@@ -29,7 +30,7 @@ class PlainIODINE(IODINE):
                 decoded = decode(self.decoder, latents, *images.shape[2:])
                 mixture = PixelMixture(images, decoded, self.distribution)
                 kl = posterior.kl(self.prior_scale)
-                steps.append(self._decomposition(posterior, latents, mixture, mixture.nll, kl))
+                steps.append(self._decomposition(View(posterior, latents, mixture, kl)))
                 if t == iterations:
                     break
                 objective = (mixture.nll.sum() + kl.sum()) / (self.batch_size or batch)

@@ -170,14 +170,6 @@ class Reference:
 class _Recorder:
     """Watches the parts of a model during one forward pass."""
 
-    NORMS = {  # noqa: RUF012
-        "in/spatial/dcomponents": "norm_mean_gradient",
-        "in/spatial/dmask": "norm_mask_gradient",
-        "in/spatial/log_prob": "norm_log_likelihood",
-        "in/spatial/counterfactual": "norm_leave_one_out",
-        "in/flat/dzp": "norm_posterior_gradient",
-    }
-
     def __init__(self, model: Any) -> None:
         self.model = model
         self.decoded: list[Any] = []
@@ -189,7 +181,6 @@ class _Recorder:
             model.refinement.register_forward_hook(lambda _m, _i, out: self._note("update", out[0])),
         ]
         named = {"enc_out": model.refinement.mlp, "lstm": model.refinement.lstm}
-        named |= {key: getattr(model.refinement, norm) for key, norm in self.NORMS.items()}
         for key, module in named.items():
             if module is not None:
                 hook = lambda _m, _i, out, key=key: self._note(key, out)  # noqa: E731
@@ -227,7 +218,14 @@ class _Recorder:
             "enc_out": self.outputs["enc_out"][t],
             "zp_update": self.outputs["update"][t],
         }
-        values |= {key: self.outputs[key][t] for key in self.NORMS}
+        network = self.model.refinement
+        values |= {
+            "in/spatial/dcomponents": network.norm_mean_gradient(inputs.mean_gradient.flatten(0, 1)),
+            "in/spatial/dmask": network.norm_mask_gradient(inputs.mask_gradient.flatten(0, 1).unsqueeze(1)),
+            "in/spatial/log_prob": network.norm_log_likelihood(inputs.log_likelihood.unsqueeze(1)),
+            "in/spatial/counterfactual": network.norm_leave_one_out(inputs.leave_one_out.flatten(0, 1).unsqueeze(1)),
+            "in/flat/dzp": network.norm_posterior_gradient(inputs.posterior_gradient.flatten(0, 1)),
+        }
         if "lstm" in self.outputs:
             values["lstm_h"], values["lstm_c"] = self.outputs["lstm"][t]
         return values

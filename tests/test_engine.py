@@ -8,8 +8,8 @@ from plain import PlainIODINE
 from test_iodine import SMALL
 
 from iodine_pl import IODINE
+from iodine_pl.convolutions import convolve_broadcast, convolve_to_few
 from iodine_pl.layers import SameConv2d
-from iodine_pl.partly_shared import convolve_broadcast, convolve_shared
 
 
 class Held:
@@ -29,11 +29,17 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("input_gradients", ["full", "stopped"])
+MODES = {"full": {}, "recompute": {"recompute": True}, "stopped": {"input_gradients": "stopped"}}
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_loss_and_gradients_are_those_of_the_plain_form(name, input_gradients):
-    settings = SMALL | NETWORKS[name] | {"input_gradients": input_gradients}
+def test_loss_and_gradients_are_those_of_the_plain_form(name, mode):
+    settings = SMALL | NETWORKS[name] | MODES[mode]
     model = IODINE(**settings).double()
+    with torch.no_grad():
+        for parameter in model.parameters():  # gains of one and biases of zero would hide mistakes
+            parameter += 0.1 * torch.randn_like(parameter)
     plain = PlainIODINE(**settings).double()
     plain.load_state_dict(model.state_dict())
     channels = settings.get("image_channels", 3)
@@ -63,9 +69,9 @@ def test_stopped_inputs_change_no_activation():
         torch.testing.assert_close(stopped(images, noise=noise).masks, full(images, noise=noise).masks)
 
 
-def waiting_bytes(**arguments):
+def waiting_bytes(iterations, **arguments):
     """Returns the size of what waits for the backward pass."""
-    model = IODINE(**(SMALL | {"decoder_channels": (32, 32, 32, 32)} | arguments))
+    model = IODINE(**SMALL | arguments)
     held = weakref.WeakSet()
 
     def hold(tensor):
@@ -73,6 +79,7 @@ def waiting_bytes(**arguments):
         held.add(holder)
         return holder
 
+    model.num_iterations = iterations
     with torch.autograd.graph.saved_tensors_hooks(hold, lambda holder: holder.tensor):
         loss, _ = model.loss(torch.rand(2, 3, 24, 24))
         storages = [holder.tensor.untyped_storage() for holder in held]
@@ -80,26 +87,65 @@ def waiting_bytes(**arguments):
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-def test_stopped_inputs_keep_no_activation_of_the_decoder():
-    """What a further step adds is the refinement network's, and the decoder's gradient in place of its activations."""
-    growth = {
-        mode: waiting_bytes(num_iterations=8, input_gradients=mode)
-        - waiting_bytes(num_iterations=3, input_gradients=mode)
-        for mode in ("full", "stopped")
-    }
-    assert growth["stopped"] < 0.4 * growth["full"]
+@pytest.mark.parametrize("mode", ["recompute", "stopped"])
+def test_no_activation_waits_for_the_end(mode):
+    growth = {m: waiting_bytes(9, **MODES[m]) - waiting_bytes(3, **MODES[m]) for m in ("full", mode)}
+    assert growth[mode] < 0.01 * growth["full"]
 
 
-def test_stopped_inputs_need_one_weight_for_all_images():
-    model = IODINE(**SMALL, input_gradients="stopped")
-    result = model(torch.rand(2, 3, 9, 9))
-    with pytest.raises(RuntimeError, match="every image must have the same weight"):
-        (result.nll * torch.tensor([1.0, 2.0])).sum().backward()
+def test_evaluation_keeps_the_activations_of_one_step():
+    """The decoder's last activation of the step before is gone when a step begins."""
+    model = IODINE(**SMALL)
+    alive = []
+
+    def watch(_module, _inputs, output):
+        assert all(reference() is None for reference in alive), "an activation outlived its step"
+        alive.append(weakref.ref(output))
+
+    model.decoder.hidden[-2].register_forward_hook(watch)
+    with torch.no_grad():
+        model(torch.rand(2, 3, 12, 12), num_iterations=4)
+    assert len(alive) == 5
+
+
+@pytest.mark.parametrize(
+    "weigh",
+    [
+        lambda trace: (trace.nll[-1] * torch.tensor([1.0, 2.0])).sum(),
+        lambda trace: trace.nll[-1].sum(),
+        lambda trace: trace.nll.sum(),
+    ],
+    ids=["other images", "the last step alone", "all steps alike"],
+)
+def test_stopped_inputs_need_the_weights_of_the_loss(weigh):
+    trace = IODINE(**SMALL, input_gradients="stopped")(torch.rand(2, 3, 9, 9)).trace
+    with pytest.raises(RuntimeError, match="the weights t/T of the refinement steps"):
+        weigh(trace).backward()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_frozen_parts_get_no_gradient_and_the_others_the_same(mode):
+    gradients = {}
+    for frozen in (True, False):
+        torch.manual_seed(3)
+        model = IODINE(**SMALL | MODES[mode]).double()
+        model.decoder.requires_grad_(not frozen)
+        model.initial_posterior.requires_grad_(not frozen)
+        loss, _ = model.loss(torch.rand(2, 3, 9, 9))
+        loss.backward()
+        gradients[frozen] = dict(model.named_parameters())
+    for name, parameter in gradients[True].items():
+        if name.startswith("refinement."):
+            torch.testing.assert_close(parameter.grad, gradients[False][name].grad, rtol=1e-9, atol=1e-12)
+        else:
+            assert parameter.grad is None
 
 
 def test_other_input_gradients_are_refused():
     with pytest.raises(ValueError, match="must be 'full' or 'stopped', got 'none'"):
         IODINE(**SMALL, input_gradients="none")
+    with pytest.raises(ValueError, match="recompute=True belongs to input_gradients='full'"):
+        IODINE(**SMALL, input_gradients="stopped", recompute=True)
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 4, 5])
@@ -113,12 +159,9 @@ def test_a_vector_at_every_pixel(kernel, size):
     torch.testing.assert_close(convolve_broadcast(convolution, vectors, fixed), expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_channels_that_all_slots_share(stride):
-    convolution = SameConv2d(6, 4, 5, stride).double()
-    shared, own = torch.randn(2, 2, 8, 9, dtype=torch.float64), torch.randn(6, 4, 8, 9, dtype=torch.float64)
-    whole = torch.empty(6, 6, 8, 9, dtype=torch.float64)
-    whole[:, [1, 4]] = shared.repeat_interleave(3, dim=0)
-    whole[:, [0, 2, 3, 5]] = own
-    ours = convolve_shared(convolution, own, shared, [1, 4])
-    torch.testing.assert_close(ours, convolution(whole), rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("height", range(1, 10))
+def test_four_rows_at_once(kernel, height):
+    convolution = SameConv2d(6, 3, kernel).double()
+    x = torch.randn(2, 6, height, 7, dtype=torch.float64)
+    torch.testing.assert_close(convolve_to_few(convolution, x), convolution(x), rtol=1e-12, atol=1e-12)

@@ -48,7 +48,7 @@ def test_lstm_is_torchs_with_reordered_gates():
     bi, bj, bf, bo = ours.gates.bias.data.chunk(4)
     theirs.weight_ih.data, theirs.weight_hh.data = torch.cat([i, f, j, o]).split([3, 4], dim=1)
     theirs.bias_ih.data, theirs.bias_hh.data = torch.cat([bi, bf + 1.0, bj, bo]), torch.zeros(16, dtype=torch.float64)
-    state = expected = None
+    state, expected = (), None
     for _ in range(3):
         x = torch.randn(5, 3, dtype=torch.float64)
         state, expected = ours(x, state), theirs(x, expected)

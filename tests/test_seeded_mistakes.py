@@ -14,15 +14,15 @@ SOURCE = Path(iodine_pl.__file__).parent
 
 # name: (file, right, wrong)
 MISTAKES = {
-    "means not in the graph": ("refinement.py", "per_slot(inputs.means),", "per_slot(inputs.means.detach()),"),
-    "masks not in the graph": ("refinement.py", "per_slot(inputs.masks),", "per_slot(inputs.masks.detach()),"),
-    "mask posterior not in the graph": ("refinement.py", "per_slot(inputs.mask_posterior)", "per_slot(inputs.mask_posterior.detach())"),
-    "lambda detached between steps": ("iodine.py", "parameters = parameters + update", "parameters = parameters.detach() + update"),
-    "lambda not in the graph of its input": ("iodine.py", "posterior=parameters,", "posterior=parameters.detach(),"),
-    "posterior gradient without KL": ("iodine.py", "kl_gradient = torch.full_like(kl, 1.0 / inner_batch)", "kl_gradient = torch.zeros_like(kl)"),
-    "no 1/B in the inner loss": ("iodine.py", "inner_batch = self.batch_size or batch", "inner_batch = 1"),
+    "means not in the graph": ("refinement.py", "_per_slot(inputs.means)", "_per_slot(inputs.means.detach())"),
+    "masks not in the graph": ("refinement.py", "_per_slot(inputs.masks)", "_per_slot(inputs.masks.detach())"),
+    "mask posterior not in the graph": ("refinement.py", "_per_slot(inputs.mask_posterior)", "_per_slot(inputs.mask_posterior.detach())"),
+    "lambda detached between steps": ("engine.py", "return parameters + update, state", "return parameters.detach() + update, state"),
+    "lambda not in the graph of its input": ("engine.py", "posterior=parameters,", "posterior=parameters.detach(),"),
+    "posterior gradient without KL": ("engine.py", "(of_latents, torch.ones_like(kl))", "(of_latents, torch.zeros_like(kl))"),
+    "no 1/B in the inner loss": ("iodine.py", "self.batch_size or batch)", "1)"),
     "slots averaged, not summed, in the KL": ("iodine.py", "result.trace.kl.sum(dim=2)", "result.trace.kl.mean(dim=2)"),
-    "equal loss weights": ("iodine.py", "torch.linspace(0, 1, len(objective)", "torch.linspace(1, 1, len(objective)"),
+    "equal loss weights": ("engine.py", "torch.linspace(1, 0, states", "torch.linspace(1, 1, states"),
     "std instead of variance": ("posterior.py", "self.variance = F.softplus(raw)", "self.variance = F.softplus(raw).square()"),
     "prior N(0, 1)": ("posterior.py", "math.sqrt(math.log(2.0))", "1.0"),
     "coordinates of the decoder swapped": ("decoder.py", "torch.meshgrid(rows, columns, indexing=\"ij\")", "torch.meshgrid(rows, columns, indexing=\"ij\")[::-1]"),
@@ -36,9 +36,9 @@ MISTAKES = {
     "layer norm over pixels only": ("layers.py", "dim=tuple(range(1, x.ndim))", "dim=tuple(range(2, x.ndim)) or (1,)"),
     "no forget bias": ("layers.py", "torch.sigmoid(f + self.forget_bias)", "torch.sigmoid(f)"),
     "LSTM gates in torch's order": ("layers.py", "i, j, f, o = self.gates", "i, f, j, o = self.gates"),
-    "LSTM state not carried over": ("iodine.py", "update, state = self.refinement(inputs, state)", "update, _ = self.refinement(inputs, state)"),
+    "LSTM state not carried over": ("engine.py", "update, state = self.parts.refinement(inputs, state)", "update, _ = self.parts.refinement(inputs, state)"),
     "ELU after the MLP": ("layers.py", "return nn.Sequential(*layers[:-1])", "return nn.Sequential(*layers)"),
-    "another capacity": ("refinement.py", "(batch, 1, height, width), self.capacity)", "(batch, 1, height, width), 1.0)"),
+    "another capacity": ("refinement.py", "weight[\"constant\"] * self.capacity", "weight[\"constant\"]"),
     "gradients added instead of subtracted": ("mixture.py", "self.masks - responsibility, -responsibility", "responsibility - self.masks, responsibility"),
 }  # fmt: skip
 

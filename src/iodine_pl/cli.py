@@ -16,6 +16,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from iodine_pl import runs
+from iodine_pl.allocation import keep_freed_memory
 from iodine_pl.callbacks import (
     AdjustedRandIndex,
     BestCheckpoint,
@@ -195,7 +196,8 @@ def main(args: Sequence[str] | None = None) -> IodineCLI:
         arguments = complete_arguments(sys.argv[1:] if args is None else args)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")
-    if args is None:
+    if args is None:  # the process is this command's
+        keep_freed_memory()
         sys.argv[1:] = arguments  # Lightning starts the other processes of a multi-device run with these
     # Going on in a run's folder is meant, so its checkpoints are no surprise.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")

@@ -9,8 +9,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from iodine_pl.convolutions import convolve_broadcast, convolve_to_few
 from iodine_pl.layers import SameConv2d, conv_stack
-from iodine_pl.partly_shared import convolve_broadcast
 
 __all__ = ["Decoded", "SpatialBroadcastDecoder"]
 
@@ -65,5 +65,7 @@ class SpatialBroadcastDecoder(nn.Module):
         hidden = convolve_broadcast(first, flat, fixed)  # (BK, channels, H, W)
         for layer in others:
             hidden = layer(hidden)
-        output = rearrange(self.output(hidden), "(b k) c h w -> b k c h w", k=slots)
+        few = hidden.device.type == "cpu" and self.output.kernel_size[0] % 2 == 1
+        flat = convolve_to_few(self.output, hidden) if few else self.output(hidden)
+        output = rearrange(flat, "(b k) c h w -> b k c h w", k=slots)
         return Decoded(mask_logits=output[:, :, 0], parameters=output[:, :, 1:])

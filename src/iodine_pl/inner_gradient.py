@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-__all__ = ["differentiation_allowed", "gradient", "usable_in_graph"]
+__all__ = ["differentiation_allowed", "usable_in_graph"]
 
 
 @contextmanager
@@ -21,13 +21,3 @@ def differentiation_allowed() -> Iterator[None]:
 def usable_in_graph(x: Tensor) -> Tensor:
     """Returns ``x``, copied if it was made under ``inference_mode``: such a tensor cannot enter a graph."""
     return x.clone() if x.is_inference() else x
-
-
-def gradient(outputs: tuple[Tensor, ...], gradients: tuple[Tensor, ...], x: Tensor, keep_graph: bool) -> Tensor:
-    """Returns the gradient w.r.t. ``x`` of sum(outputs * gradients), detached.
-
-    It goes back from the outputs to ``x`` and no further, and leaves nothing on any parameter. ``keep_graph`` says that
-    another backward pass will go through the outputs.
-    """
-    (result,) = torch.autograd.grad(outputs, x, gradients, retain_graph=keep_graph)
-    return result

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from iodine_pl.decoder import SpatialBroadcastDecoder
-from iodine_pl.inner_gradient import differentiation_allowed, gradient, usable_in_graph
-from iodine_pl.mixture import PixelMixture, make_distribution
-from iodine_pl.one_pass import decode_once
-from iodine_pl.posterior import PRIOR_SCALE, Posterior
-from iodine_pl.refinement import RefinementInputs, RefinementNetwork, State
+from iodine_pl.engine import Engine, Evaluation, Full, Parts, Recompute, Stopped, View, step_weights
+from iodine_pl.inner_gradient import differentiation_allowed, usable_in_graph
+from iodine_pl.mixture import make_distribution
+from iodine_pl.posterior import PRIOR_SCALE
+from iodine_pl.refinement import RefinementNetwork, State
 from iodine_pl.result import Decomposition, Trace
 from iodine_pl.scene_model import Batch, SceneModel
 
@@ -48,8 +48,10 @@ class IODINE(SceneModel):
         norm_epsilon: of the layer norms.
         input_gradients: ``full``: the loss is differentiated through means, masks, mask logits and mask posterior where
             they are inputs of the refinement network (code). ``stopped``: not through these, so that each step's
-            backward pass through the decoder is done at once and its activations are freed; quicker, and only the
-            refinement network's activations wait, but another gradient.
+            backward pass through the decoder is done at once and its activations are freed: less time and memory, but
+            another gradient.
+        recompute: with ``full``, keep no activations of a step but do it again in the backward pass: the same gradient
+            in the memory of one step, for one more decoding of each (see docs/engine.md).
         learning_rate: at the reference batch size; the code has 3e-4, and 1e-3 for CLEVR6; the paper has 3e-4.
         batch_size: images per device in a training step. It sets the learning rate by :func:`square_root_rule` from the
             global batch, and fixes the 1/B of the loss inside the refinement loop, so that an image is refined alike
@@ -90,6 +92,7 @@ class IODINE(SceneModel):
         mask_posterior_epsilon: float = 1e-6,
         norm_epsilon: float = 1e-5,
         input_gradients: Literal["full", "stopped"] = "full",
+        recompute: bool = False,
         learning_rate: float = 3e-4,
         batch_size: int | None = None,
         reference_batch_size: int = 256,
@@ -121,6 +124,8 @@ class IODINE(SceneModel):
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if input_gradients not in ("full", "stopped"):
             raise ValueError(f"input_gradients must be 'full' or 'stopped', got {input_gradients!r}")
+        if recompute and input_gradients == "stopped":
+            raise ValueError("recompute=True belongs to input_gradients='full': 'stopped' keeps no activations anyway")
         if not prior_scale > 0.0:
             raise ValueError(f"prior_scale must be positive, got {prior_scale}")
         self.num_slots = num_slots
@@ -130,6 +135,7 @@ class IODINE(SceneModel):
         self.prior_scale = prior_scale
         self.mask_posterior_epsilon = mask_posterior_epsilon
         self.input_gradients = input_gradients
+        self.recompute = recompute
         self.distribution = make_distribution(pixel_distribution, pixel_scale)
         self.decoder = SpatialBroadcastDecoder(
             latent_size, image_channels, decoder_channels, decoder_kernel, latent_constant
@@ -203,7 +209,8 @@ class IODINE(SceneModel):
             return_steps: also return the decomposition at every refinement step.
 
         Returns:
-            The decomposition after the last step. It carries a graph to the parameters where gradients are enabled.
+            The decomposition after the last step. Where gradients are enabled its ``trace``, ``nll`` and ``kl`` carry a
+            graph to the parameters; the images do so with ``input_gradients="full"`` and without ``recompute`` alone.
 
         Raises:
             TypeError: if the images are not a uint8 or float tensor.
@@ -228,8 +235,7 @@ class IODINE(SceneModel):
         """
         result = self(batch, noise=noise)
         objective = (result.trace.nll + result.trace.kl.sum(dim=2)).mean(dim=1)  # (T+1,)
-        weights = torch.linspace(0, 1, len(objective), dtype=objective.dtype, device=objective.device)
-        return (weights * objective).sum(), result.detach()
+        return (step_weights(len(objective), like=objective) * objective).sum(), result.detach()
 
     def noise_shape(self, batch_size: int) -> tuple[int, ...]:
         return (self.num_iterations + 1, batch_size, self.num_slots, self.latent_size)
@@ -240,71 +246,37 @@ class IODINE(SceneModel):
         traces: list[Trace] = []
         with differentiation_allowed():
             images, noise = usable_in_graph(images), usable_in_graph(noise)
-            iterations, (batch, slots) = len(noise) - 1, noise.shape[1:3]
-            inner_batch = self.batch_size or batch
-            state: State = None
-            at_once = self.input_gradients == "stopped"
+            states, batch, slots = noise.shape[:3]
+            engine = self._engine(differentiable)(self._parts(), images, noise, self.batch_size or batch)
             parameters = self.initial_posterior.expand(batch, slots, -1)  # lambda, (B, K, 2D)
-            for t in range(iterations + 1):
-                if not (differentiable and parameters.requires_grad):
-                    parameters = parameters.detach().requires_grad_()
-
-                posterior = Posterior(parameters)
-                latents = posterior.rsample(noise[t])
-                kl = posterior.kl(self.prior_scale)
-                if at_once:
-                    weighted = differentiable and t > 0  # the first state has no weight in the loss
-                    mixture, nll, latent_gradient = decode_once(
-                        self.decoder, latents, images, self.distribution, for_parameters=weighted
-                    )
-                else:
-                    decoded = self.decoder(latents, images.shape[2], images.shape[3])
-                    mixture = PixelMixture(images, decoded, self.distribution)
-                    nll = mixture.nll
-                step = self._decomposition(posterior, latents, mixture, nll, kl)
+            lstm_state: State = ()
+            for t in range(states):
+                view, parameters, lstm_state = engine.step(t, parameters, lstm_state)
+                step = self._decomposition(view)
                 if not differentiable:
-                    step = step.detach()  # else the traces would keep every step's activations alive
+                    step = step.detach()  # else the traces would keep what each step held
                 traces.append(step.trace)
-                if return_steps or t == iterations:
+                if return_steps or t == states - 1:
                     steps.append(step)
-                if t == iterations:
-                    break
-
-                # The loss that is differentiated here is the mean over the batch of NLL + KL.
-                mask_gradient, mean_gradient = (g / inner_batch for g in mixture.nll_gradients())
-                kl_gradient = torch.full_like(kl, 1.0 / inner_batch)
-                outputs, gradients = (
-                    ((latents, kl), (latent_gradient / inner_batch, kl_gradient))
-                    if at_once
-                    else ((*decoded, kl), (mask_gradient, mean_gradient, kl_gradient))
-                )
-                posterior_gradient = gradient(outputs, gradients, parameters, keep_graph=differentiable)
-                inputs = RefinementInputs(
-                    image=images,
-                    means=mixture.means,
-                    masks=mixture.masks,
-                    mask_logits=mixture.mask_logits,
-                    mask_posterior=mixture.mask_posterior(self.mask_posterior_epsilon),
-                    mean_gradient=mean_gradient,
-                    mask_gradient=mask_gradient,
-                    log_likelihood=mixture.log_prob,
-                    leave_one_out=mixture.leave_one_out(),
-                    posterior=parameters,
-                    posterior_gradient=posterior_gradient,
-                )
-                with torch.set_grad_enabled(differentiable):
-                    update, state = self.refinement(inputs, state)
-                    parameters = parameters + update
-
             trace = Trace(*(torch.cat(terms) for terms in zip(*traces, strict=True)))
-        last = steps[-1]._replace(trace=trace)
+            trace = trace._replace(nll=engine.enter_graph(trace.nll))
+        last = steps[-1]._replace(nll=trace.nll[-1], trace=trace)
         return last._replace(steps=tuple(steps)) if return_steps else last
 
+    def _engine(self, differentiable: bool) -> type[Engine]:
+        if not differentiable:
+            return Evaluation
+        if self.input_gradients == "stopped":
+            return Stopped
+        return Recompute if self.recompute else Full
+
+    def _parts(self) -> Parts:
+        return Parts(self.decoder, self.refinement, self.distribution, self.prior_scale, self.mask_posterior_epsilon)
+
     @staticmethod
-    def _decomposition(
-        posterior: Posterior, latents: Tensor, mixture: PixelMixture, nll: Tensor, kl: Tensor
-    ) -> Decomposition:
-        reconstruction = mixture.reconstruction
+    def _decomposition(view: View) -> Decomposition:
+        posterior, latents, mixture, kl = view
+        nll, reconstruction = mixture.nll, mixture.reconstruction
         mse = (reconstruction - mixture.image.squeeze(1)).square().mean(dim=(1, 2, 3))
         return Decomposition(
             mean=posterior.mean,

@@ -72,12 +72,9 @@ class LSTMCell(nn.Module):
         self.gates = Linear(input_size + hidden_size, 4 * hidden_size)
         _fan_in_normal_(self.gates.bias, input_size + hidden_size)
 
-    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Maps ``x`` (N, input_size) and state (h, c), each (N, hidden_size) and zero if None, to the next state."""
-        if state is None:
-            zeros = x.new_zeros(x.shape[0], self.hidden_size)
-            state = (zeros, zeros)
-        hidden, cell = state
+    def forward(self, x: Tensor, state: tuple[Tensor, ...] = ()) -> tuple[Tensor, Tensor]:
+        """Maps ``x`` (N, input_size) and state (h, c), each (N, hidden_size), zero if not given, to the next state."""
+        hidden, cell = state or (x.new_zeros(x.shape[0], self.hidden_size),) * 2
         i, j, f, o = self.gates(torch.cat([x, hidden], dim=-1)).chunk(4, dim=-1)
         cell = torch.sigmoid(f + self.forget_bias) * cell + torch.sigmoid(i) * torch.tanh(j)
         return torch.sigmoid(o) * torch.tanh(cell), cell
@@ -99,11 +96,14 @@ class StoppedLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            variance, mean = torch.var_mean(x, dim=tuple(range(1, x.ndim)), correction=0, keepdim=True)
-            normalised = (x - mean) * torch.rsqrt(variance + self.epsilon)
         per_channel = (-1,) + (1,) * (x.ndim - 2)
-        return normalised * self.weight.view(per_channel) + self.bias.view(per_channel)
+        return self.normalise(x) * self.weight.view(per_channel) + self.bias.view(per_channel)
+
+    @torch.no_grad()
+    def normalise(self, x: Tensor) -> Tensor:
+        """Returns ``x`` with mean 0 and variance 1 in each sample, before gain and bias."""
+        variance, mean = torch.var_mean(x, dim=tuple(range(1, x.ndim)), correction=0, keepdim=True)
+        return (x - mean) * torch.rsqrt(variance + self.epsilon)
 
 
 def conv_stack(in_channels: int, channels: Sequence[int], kernel_size: int, stride: int = 1) -> nn.Sequential:

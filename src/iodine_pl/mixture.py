@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 from typing import Literal, Protocol
 
 import torch
@@ -158,7 +159,8 @@ class PixelMixture:
 
 def _logsumexp_of_others(x: Tensor) -> Tensor:
     """Returns, for each k, the logsumexp over all slots but k of ``x`` (B, K, H, W), without a K x K intermediate."""
-    never = torch.full_like(x[:, :1], -math.inf)
-    before = torch.cat([never, x.logcumsumexp(dim=1)[:, :-1]], dim=1)
-    after = torch.cat([x.flip(1).logcumsumexp(dim=1).flip(1)[:, 1:], never], dim=1)
-    return torch.logaddexp(before, after)
+    slots = x.unbind(dim=1)
+    before = list(accumulate(slots[:-1], torch.logaddexp))  # of slots 0 .. k-1, for k = 1 .. K-1
+    after = list(accumulate(slots[:0:-1], torch.logaddexp))[::-1]  # of slots k+1 .. K-1, for k = 0 .. K-2
+    between = [torch.logaddexp(b, a) for b, a in zip(before[:-1], after[1:], strict=True)]
+    return torch.stack([after[0], *between, before[-1]], dim=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,12 +12,11 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from iodine_pl.layers import Linear, LSTMCell, SameConv2d, StoppedLayerNorm, conv_stack, mlp
-from iodine_pl.partly_shared import convolve_shared
 
 __all__ = ["RefinementInputs", "RefinementNetwork", "State", "coordinate_grid"]
 
-State = tuple[Tensor, Tensor] | None
-"""Hidden and cell state of the LSTM, each ``(BK, hidden)``; None before the first step, or without LSTM."""
+State = tuple[Tensor, ...]
+"""Hidden and cell state of the LSTM, each ``(BK, hidden)``; empty before the first step, or without LSTM."""
 
 
 class RefinementInputs(NamedTuple):
@@ -63,6 +63,24 @@ def coordinate_grid(kind: Literal["linear", "cosine"], frequencies: int, height:
         if (f, g) != (0, 0)
     ]
     return torch.stack(waves)
+
+
+@lru_cache(maxsize=8)
+def _kept_grid(
+    kind: Literal["linear", "cosine"],
+    frequencies: int,
+    height: int,
+    width: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    with torch.inference_mode(False):  # else it could not be used in training afterwards
+        return coordinate_grid(kind, frequencies, height, width).to(device, dtype)
+
+
+def _per_slot(x: Tensor) -> Tensor:
+    """Makes slots a part of the batch and gives ``x`` (B, K, H, W) a channel axis if it has none."""
+    return rearrange(x, "b k c h w -> (b k) c h w") if x.ndim == 5 else rearrange(x, "b k h w -> (b k) 1 h w")
 
 
 class RefinementNetwork(nn.Module):
@@ -118,7 +136,7 @@ class RefinementNetwork(nn.Module):
         self.lstm = None if lstm_size is None else LSTMCell(features, lstm_size)
         self.head = Linear(features if lstm_size is None else lstm_size, 2 * latent_size)
 
-    def forward(self, inputs: RefinementInputs, state: State = None) -> tuple[Tensor, State]:
+    def forward(self, inputs: RefinementInputs, state: State = ()) -> tuple[Tensor, State]:
         """Returns the update ``(B, K, 2D)`` and the next LSTM state."""
         slots = inputs.means.shape[1]
         encoded = self.mlp(self._convolve(inputs).mean(dim=(2, 3)))
@@ -129,35 +147,60 @@ class RefinementNetwork(nn.Module):
         return rearrange(self.head(features), "(b k) d -> b k d", k=slots), state
 
     def _convolve(self, inputs: RefinementInputs) -> Tensor:
-        """Runs the convolutions on the image-sized inputs; their channels stand in alphabetical order of the
-        reference's names. Those that all slots share go through the first convolution once for each image."""
-        batch, _, image_channels, height, width = inputs.means.shape
+        """Runs the convolutions on the image-sized inputs, ``(BK, channels, h, w)``.
 
-        def per_slot(x: Tensor) -> Tensor:
-            return rearrange(x, "b k c h w -> (b k) c h w") if x.ndim == 5 else rearrange(x, "b k h w -> (b k) 1 h w")
-
-        grid = coordinate_grid(self.coordinates, self.coordinate_frequencies, height, width)
-        own = [
-            per_slot(inputs.means),
-            self.norm_leave_one_out(per_slot(inputs.leave_one_out)),
-            self.norm_mean_gradient(per_slot(inputs.mean_gradient)),
-            self.norm_mask_gradient(per_slot(inputs.mask_gradient)),
-            per_slot(inputs.mask_logits),
-            per_slot(inputs.mask_posterior),
-            per_slot(inputs.masks),
-        ]
-        shared = [
-            inputs.means.new_full((batch, 1, height, width), self.capacity),
-            repeat(grid.to(inputs.means), "c h w -> b c h w", b=batch),
-            inputs.image,
-            self.norm_log_likelihood(rearrange(inputs.log_likelihood, "b h w -> b 1 h w")),
-        ]
-        coordinates = 1 + image_channels  # of their first channel: capacity and means come before
-        image = coordinates + len(grid) + 2 + image_channels  # leave-one-out and the two gradients too
-        where = [0, *range(coordinates, coordinates + len(grid)), *range(image, image + image_channels + 1)]
+        The first is linear, so it is taken apart: what is the same for all slots goes through it once for each image,
+        what is the same for all images once. The gains and biases of the layer norms act on its weights, not on images:
+        the normalised inputs are constants, and a bias is a part of the weight of the constant channel.
+        """
+        _, slots, image_channels, height, width = inputs.means.shape
+        kind = (self.coordinates, self.coordinate_frequencies)
+        grid = _kept_grid(*kind, height, width, inputs.means.dtype, inputs.means.device)
         first, *others = self.convolutions
         assert isinstance(first, SameConv2d)
-        hidden = convolve_shared(first, torch.cat(own, dim=1), torch.cat(shared, dim=1), where)
+        channels = {  # in alphabetical order of the reference's names
+            "constant": 1,
+            "means": image_channels,
+            "coordinates": len(grid),
+            "leave_one_out": 1,
+            "mean_gradient": image_channels,
+            "mask_gradient": 1,
+            "image": image_channels,
+            "log_likelihood": 1,
+            "mask_logits": 1,
+            "mask_posterior": 1,
+            "masks": 1,
+        }
+        weight = dict(zip(channels, torch.split(first.weight, list(channels.values()), dim=1), strict=True))
+        weight["constant"] = weight["constant"] * self.capacity
+        for name in ("leave_one_out", "mean_gradient", "mask_gradient", "log_likelihood"):
+            norm: StoppedLayerNorm = getattr(self, f"norm_{name}")
+            of_bias = (weight[name] * norm.bias.view(-1, 1, 1)).sum(dim=1, keepdim=True)
+            weight["constant"] = weight["constant"] + of_bias
+            weight[name] = weight[name] * norm.weight.view(-1, 1, 1)
+
+        def convolved(bias: Tensor | None, **images: Tensor) -> Tensor:
+            weights = torch.cat([weight[name] for name in images], dim=1)
+            return first.convolve(torch.cat(list(images.values()), dim=1), weights, bias)
+
+        for_all = convolved(first.bias, constant=torch.ones_like(grid[:1, None]), coordinates=grid.unsqueeze(0))
+        for_image = convolved(
+            None,
+            image=inputs.image,
+            log_likelihood=self.norm_log_likelihood.normalise(inputs.log_likelihood.unsqueeze(1)),
+        )
+        for_slot = convolved(
+            None,
+            means=_per_slot(inputs.means),
+            leave_one_out=self.norm_leave_one_out.normalise(_per_slot(inputs.leave_one_out)),
+            mean_gradient=self.norm_mean_gradient.normalise(_per_slot(inputs.mean_gradient)),
+            mask_gradient=self.norm_mask_gradient.normalise(_per_slot(inputs.mask_gradient)),
+            mask_logits=_per_slot(inputs.mask_logits),
+            mask_posterior=_per_slot(inputs.mask_posterior),
+            masks=_per_slot(inputs.masks),
+        )
+        shared = repeat(for_image + for_all, "b c h w -> (b k) c h w", k=slots)
+        hidden = for_slot + shared
         for layer in others:
             hidden = layer(hidden)
         return hidden
