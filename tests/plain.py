@@ -96,7 +96,7 @@ def refine(network, inputs, state):
     def each(x):
         return rearrange(x, "b k c h w -> (b k) c h w") if x.ndim == 5 else rearrange(x, "b k h w -> (b k) 1 h w")
 
-    grid = coordinate_grid(network.coordinates, network.coordinate_frequencies, height, width).to(inputs.means)
+    grid = coordinate_grid(network.coordinates, network.coordinate_frequencies, height, width, inputs.means.dtype)
     log_likelihood = network.norm_log_likelihood(inputs.log_likelihood.unsqueeze(1))
     channels = [
         inputs.means.new_full((batch * slots, 1, height, width), network.capacity),

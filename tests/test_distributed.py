@@ -3,15 +3,17 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from command import run
-from train_in_double import SIZES, make_model
+from train_in_double import MODES, SIZES, make_model
 
 from iodine_pl.datamodules import TetrominoesDataModule
 
 
-def test_two_processes(tmp_path):
-    run(str(tmp_path), 2, folder=tmp_path, script=Path(__file__).parent / "train_in_double.py")
+@pytest.mark.parametrize("mode", MODES)
+def test_two_processes(tmp_path, mode):
+    run(str(tmp_path), 2, mode, folder=tmp_path, script=Path(__file__).parent / "train_in_double.py")
     seen = [json.loads((tmp_path / f"seen_{rank}.json").read_text()) for rank in range(2)]
     for epoch in range(2):
         images = [i for part in seen for e, batch in part if e == epoch for i in batch]
@@ -22,7 +24,7 @@ def test_two_processes(tmp_path):
     data = TetrominoesDataModule(data_dir=tmp_path, **SIZES)
     data.setup("fit")
     batch = data.dataset[seen[0][0][1] + seen[1][0][1]]
-    model = make_model()
+    model = make_model(mode)
     loss, _ = model.loss(batch["image"].float() / 255, noise=model._evaluation_noise(batch, 0))
     loss.backward()
     for rank in range(2):

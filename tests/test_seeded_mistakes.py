@@ -28,7 +28,7 @@ MISTAKES = {
     "coordinates of the decoder swapped": ("decoder.py", "torch.meshgrid(rows, columns, indexing=\"ij\")", "torch.meshgrid(rows, columns, indexing=\"ij\")[::-1]"),
     "no constant channel": ("decoder.py", "width), self.latent_constant)", "width), 0.0)"),
     "coordinates of the refinement swapped": ("refinement.py", "torch.stack([x, y])", "torch.stack([y, x])"),
-    "cosine frequencies swapped": ("refinement.py", "torch.cos(f * math.pi * x) * torch.cos(g * math.pi * y)", "torch.cos(g * math.pi * x) * torch.cos(f * math.pi * y)"),
+    "cosine frequencies swapped": ("refinement.py", "fw,gh->fghw", "fw,gh->gfhw"),
     "symmetric padding": ("layers.py", "return total // 2, total - total // 2", "return (total + 1) // 2, total - (total + 1) // 2"),
     "mask posterior with the masks": ("mixture.py", "likelihood = self.slot_log_prob.exp()", "likelihood = self.joint.exp()"),
     "leave one out without renormalising": ("mixture.py", "_logsumexp_of_others(self.joint) - _logsumexp_of_others(self.log_masks)", "_logsumexp_of_others(self.joint)"),

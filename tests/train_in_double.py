@@ -21,10 +21,13 @@ class Double(IODINE):
         return loss
 
 
-def make_model():
+MODES = {"full": {}, "recompute": {"recompute": True}, "stopped": {"input_gradients": "stopped"}}
+
+
+def make_model(mode):
     torch.manual_seed(0)
     small = {"num_slots": 3, "num_iterations": 2, "latent_size": 4, "mlp_sizes": (8,), "lstm_size": 5}
-    return Double(decoder_channels=(6,), encoder_channels=(6,), batch_size=4, **small).double()
+    return Double(decoder_channels=(6,), encoder_channels=(6,), batch_size=4, **small, **MODES[mode]).double()
 
 
 class Note(pl.Callback):
@@ -44,10 +47,11 @@ class Note(pl.Callback):
 
 
 if __name__ == "__main__":
-    folder, devices = sys.argv[1], int(sys.argv[2])
+    folder, devices, mode = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=devices,
+        strategy="ddp",  # without find_unused_parameters
         max_epochs=2,
         logger=False,
         enable_checkpointing=False,
@@ -56,4 +60,4 @@ if __name__ == "__main__":
         default_root_dir=folder,
         callbacks=[Note(folder)],
     )
-    trainer.fit(make_model(), TetrominoesDataModule(data_dir=folder, **SIZES))
+    trainer.fit(make_model(mode), TetrominoesDataModule(data_dir=folder, **SIZES))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -46,36 +45,29 @@ class RefinementInputs(NamedTuple):
     """Gradient of the loss w.r.t. lambda, ``(B, K, 2D)`` [dzp]; stopped, layer norm."""
 
 
-def coordinate_grid(kind: Literal["linear", "cosine"], frequencies: int, height: int, width: int) -> Tensor:
-    """Returns the coordinate channels, ``(2, H, W)`` or ``(frequencies^2 - 1, H, W)``, in float32 on the CPU.
-
-    ``linear`` is x (column), then y (row), from -1 to 1: the opposite order of the decoder's. ``cosine`` is
-    cos(f pi x) cos(g pi y) for x, y in [0, 1], f slow and g fast over 0 .. frequencies - 1, without the constant one.
-    """
-    if kind == "linear":
-        y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
-        return torch.stack([x, y])
-    y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
-    waves = [
-        torch.cos(f * math.pi * x) * torch.cos(g * math.pi * y)
-        for f in range(frequencies)
-        for g in range(frequencies)
-        if (f, g) != (0, 0)
-    ]
-    return torch.stack(waves)
-
-
-@lru_cache(maxsize=8)
-def _kept_grid(
+def coordinate_grid(
     kind: Literal["linear", "cosine"],
     frequencies: int,
     height: int,
     width: int,
-    dtype: torch.dtype,
-    device: torch.device,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
 ) -> Tensor:
-    with torch.inference_mode(False):  # else it could not be used in training afterwards
-        return coordinate_grid(kind, frequencies, height, width).to(device, dtype)
+    """Returns the coordinate channels, ``(2, H, W)`` or ``(frequencies^2 - 1, H, W)``.
+
+    ``linear`` is x (column), then y (row), from -1 to 1: the opposite order of the decoder's. ``cosine`` is
+    cos(f pi x) cos(g pi y) for x, y in [0, 1], f slow and g fast over 0 .. frequencies - 1, without the constant one.
+    """
+
+    def places(start: float, count: int) -> Tensor:
+        return torch.linspace(start, 1, count, dtype=dtype, device=device)
+
+    if kind == "linear":
+        y, x = torch.meshgrid(places(-1, height), places(-1, width), indexing="ij")
+        return torch.stack([x, y])
+    f = torch.arange(frequencies, device=device).unsqueeze(1)
+    of_x, of_y = (torch.cos(f * math.pi * places(0, count)) for count in (width, height))
+    return torch.einsum("fw,gh->fghw", of_x, of_y).flatten(0, 1)[1:]
 
 
 def _per_slot(x: Tensor) -> Tensor:
@@ -155,7 +147,7 @@ class RefinementNetwork(nn.Module):
         """
         _, slots, image_channels, height, width = inputs.means.shape
         kind = (self.coordinates, self.coordinate_frequencies)
-        grid = _kept_grid(*kind, height, width, inputs.means.dtype, inputs.means.device)
+        grid = coordinate_grid(*kind, height, width, inputs.means.dtype, inputs.means.device)
         first, *others = self.convolutions
         assert isinstance(first, SameConv2d)
         channels = {  # in alphabetical order of the reference's names

@@ -1,0 +1,116 @@
+"""The ways to differentiate keep their numbers in micro-batches, in bfloat16 and through the compiler."""
+
+import shutil
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from test_iodine import SMALL
+from torch.utils.data import DataLoader
+from train_in_double import MODES, make_model
+
+from iodine_pl import IODINE
+
+
+def scenes(count):
+    """Returns images of a coloured square on a grey ground, ``(count, 3, 12, 12)``."""
+    random = torch.Generator().manual_seed(1)
+    image = torch.full((count, 3, 12, 12), 0.5)
+    for each in image:
+        y, x = torch.randint(1, 6, (2,), generator=random).tolist()
+        each[:, y : y + 5, x : x + 5] = torch.rand(3, 1, 1, generator=random)
+    return image
+
+
+class Gradients(pl.Callback):
+    """Keeps those of the first update."""
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        if trainer.global_step == 0:
+            self.first = {name: p.grad.clone() for name, p in module.named_parameters()}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_micro_batches_give_the_gradient_of_the_joined_batch(mode):
+    image = scenes(8)
+    data = [{"image": image[i], "index": i} for i in range(8)]
+    gradients = {}
+    for size in (2, 8):
+        gradients[size] = Gradients()
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_steps=1,
+            limit_val_batches=0,
+            accumulate_grad_batches=8 // size,
+            callbacks=[gradients[size]],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(make_model(mode), DataLoader(data, size), DataLoader(data, size))
+    for name, joined in gradients[8].first.items():
+        error = (gradients[2].first[name] - joined).norm() / joined.norm()
+        assert error < 1e-12, name
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Returns the weights of a model after 150 updates on sixteen images, and these."""
+    torch.manual_seed(0)
+    model = IODINE(**SMALL | {"pixel_scale": 0.1}, learning_rate=1e-2)
+    images = scenes(16)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    first = None
+    for _ in range(150):
+        loss, _ = model.loss(images)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        first = first or float(loss.detach())
+    assert float(loss.detach()) < first - 500, "has not learned"
+    return model.state_dict(), images
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_bfloat16(trained, mode):
+    """Convolutions in bfloat16 leave the ELBO within half a per cent, and the gradient where it points."""
+    state, images = trained
+    model = IODINE(**SMALL | {"pixel_scale": 0.1} | MODES[mode])
+    model.load_state_dict(state)
+    noise = torch.randn(model.noise_shape(len(images)))
+    elbo, gradient = {}, {}
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled):
+            loss, result = model.loss(images, noise=noise)
+            model.zero_grad()
+            loss.backward()
+        assert result.nll.dtype == result.masks.dtype == result.means.dtype == torch.float32
+        elbo[enabled] = float(result.elbo.mean())
+        gradient[enabled] = torch.cat([p.grad.flatten() for p in model.parameters()])
+    assert abs(elbo[True] - elbo[False]) < 0.005 * abs(elbo[False])
+    assert not torch.equal(gradient[True], gradient[False])
+    assert torch.cosine_similarity(gradient[True], gradient[False], dim=0) > 0.95
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("how", ["compile_networks", "torch.compile of the model"])
+@pytest.mark.filterwarnings("ignore")  # the compiler warns of itself
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+def test_compiled(mode, how):
+    torch._dynamo.reset()
+    model = IODINE(**SMALL | MODES[mode]).double()
+    settings = SMALL | MODES[mode] | {"compile_networks": how == "compile_networks"}
+    compiled = IODINE(**settings).double()
+    compiled.load_state_dict(model.state_dict())
+    compiled.loss = compiled.loss if settings["compile_networks"] else torch.compile(compiled.loss)
+    images = torch.rand(2, 3, 12, 12, dtype=torch.float64)
+    noise = torch.randn(model.noise_shape(2), dtype=torch.float64)
+    (expected, _), (loss, _) = model.loss(images, noise=noise), compiled.loss(images, noise=noise)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    expected.backward()
+    loss.backward()
+    for (name, ours), theirs in zip(compiled.named_parameters(), model.parameters(), strict=True):
+        assert (ours.grad - theirs.grad).norm() < 1e-9 * theirs.grad.norm(), name
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(images, noise=noise).masks, model(images, noise=noise).masks)
