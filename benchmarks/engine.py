@@ -8,16 +8,14 @@ recompute  the same, each step done again in the backward pass
 stopped    input_gradients="stopped", another gradient
 
 Each has a process of its own; they are asked in turn, so that a slow minute of the machine falls on all. An update is
-forward, backward and optimiser on random images. Seconds are medians, of two runs in each turn. Peak memory is what an
-update holds at most above what stays between updates (weights and the optimiser's moments): on a GPU torch's
-allocations, on a CPU (Linux) the resident pages. Operations are those of convolutions and matrix products, as torch
-counts them; the ceilings are the best rate measured of the decoder's convolution (forward or backward) and of a product
-of large square matrices.
+forward, backward and optimiser on random images. Seconds are medians, of two runs in each turn. Peak memory is what
+torch has allocated at most during an update, above what stays between updates (weights and the optimiser's moments).
+Operations are those of convolutions and matrix products, as torch counts them; the ceilings are the best rate measured
+of the decoder's convolution (forward or backward) and of a product of large square matrices.
 """
 
 import argparse
 import contextlib
-import ctypes
 import gc
 import json
 import multiprocessing
@@ -26,9 +24,11 @@ import platform
 import statistics
 import sys
 import time
+from itertools import accumulate
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -68,8 +68,10 @@ class Operations(TorchDispatchMode):
 class Measured:
     """Runs one mode of one network; lives in a process of its own."""
 
-    def __init__(self, network, batch, size, device, mode):
+    def __init__(self, network, batch, size, device, compiled, mode):
         kind, arguments = MODES[mode]
+        if compiled and mode != "plain":
+            arguments = arguments | {"compile_networks": True}
         torch.manual_seed(0)
         self.device = torch.device(device)
         self.model = getattr(kind, network)(**arguments).to(self.device)
@@ -98,22 +100,16 @@ class Measured:
         return times[1:]
 
     def peak_bytes(self, *how):
-        """Returns the least of three measurements: on a CPU the allocator may take more than it needs."""
-        return min(self.peak_bytes_once(*how) for _ in range(3))
-
-    def peak_bytes_once(self, *how):
         self.optimizer.zero_grad()
-        gc.collect()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             self.run(*how)
             return torch.cuda.max_memory_allocated() - before
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        before = resident("VmRSS")
-        self.run(*how)
-        return resident("VmHWM") - before
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+            self.run(*how)
+        events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
+        return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
 
     def operations(self, *how):
         with Operations() as counter:
@@ -126,13 +122,9 @@ class Measured:
             torch.cuda.empty_cache()
 
 
-def resident(field):
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
-
-
-def serve(connection, *arguments):
-    keep_freed_memory()
+def serve(connection, keep_memory, *arguments):
+    if keep_memory:
+        keep_freed_memory()
     measured = Measured(*arguments)
     with contextlib.suppress(EOFError):
         while True:
@@ -148,10 +140,10 @@ def serve(connection, *arguments):
 class Worker:
     """Hands a method's name and arguments to a :class:`Measured` in another process, and returns what it returns."""
 
-    def __init__(self, *arguments):
+    def __init__(self, keep_memory, *arguments):
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, *arguments), daemon=True)
+        self.process = context.Process(target=serve, args=(theirs, keep_memory, *arguments), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -198,7 +190,8 @@ def measure(given):
     usual = (model.num_iterations, model.num_slots)
     settings = [(steps, usual[1]) for steps in given.steps] + [(usual[0], slots) for slots in given.slots]
     settings = [usual, *(s for s in dict.fromkeys(settings) if s != usual)]
-    workers = {mode: Worker(network, batch, given.size, given.device, mode) for mode in MODES}
+    arguments = (not given.system_allocator, network, batch, given.size, given.device, given.compile)
+    workers = {mode: Worker(*arguments, mode) for mode in MODES}
     rows = []
     with tqdm(total=len(settings) * len(MODES) * 2 * (given.rounds + 2), file=sys.stderr, disable=None) as bar:
         for setting in settings:
@@ -286,8 +279,10 @@ def main():
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--size", type=int, help="side of the images, if not the network's own")
     parser.add_argument("--steps", type=int, nargs="*", default=[1, 2, 5, 10, 20], help="values of T")
-    parser.add_argument("--slots", type=int, nargs="*", default=[2, 4, 7, 11], help="values of K")
+    parser.add_argument("--slots", type=int, nargs="*", default=[2, 4, 7], help="values of K")
     parser.add_argument("--rounds", type=int, default=5, help="turns; in each, two runs are timed")
+    parser.add_argument("--compile", action="store_true", help="all but plain with compile_networks=True")
+    parser.add_argument("--system-allocator", action="store_true", help="let freed memory go, as python does by itself")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("--plot", type=Path, help="also draw time and memory over T and K to this file")
     given = parser.parse_args()

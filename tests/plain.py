@@ -30,7 +30,7 @@ class PlainIODINE(IODINE):
                 decoded = decode(self.decoder, latents, *images.shape[2:])
                 mixture = PixelMixture(images, decoded, self.distribution)
                 kl = posterior.kl(self.prior_scale)
-                steps.append(self._decomposition(View(posterior, latents, mixture, kl)))
+                steps.append(View(posterior, latents, mixture, kl).decomposition())
                 if t == iterations:
                     break
                 objective = (mixture.nll.sum() + kl.sum()) / (self.batch_size or batch)

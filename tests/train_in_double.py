@@ -21,7 +21,12 @@ class Double(IODINE):
         return loss
 
 
-MODES = {"full": {}, "recompute": {"recompute": True}, "stopped": {"input_gradients": "stopped"}}
+MODES = {
+    "full": {},
+    "recompute": {"recompute": True},
+    "stopped": {"input_gradients": "stopped"},
+    "stopped, recompute": {"input_gradients": "stopped", "recompute": True},
+}
 
 
 def make_model(mode):

@@ -1,7 +1,8 @@
-"""A step of Algorithm 1, and four ways to differentiate it: they differ in what waits for the final backward pass."""
+"""A step of Algorithm 1, and the ways to differentiate it: they differ in what waits for the final backward pass."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,8 +13,9 @@ from iodine_pl.mixture import PixelDistribution, PixelMixture
 from iodine_pl.posterior import Posterior
 from iodine_pl.recomputation import recomputed, with_known_gradients
 from iodine_pl.refinement import RefinementInputs, RefinementNetwork, State
+from iodine_pl.result import Decomposition, Trace
 
-__all__ = ["Engine", "Evaluation", "Full", "Parts", "Recompute", "Stopped", "View", "step_weights"]
+__all__ = ["Engine", "Evaluation", "Full", "Parts", "Recompute", "Stopped", "StoppedRecompute", "View", "step_weights"]
 
 
 class Parts(NamedTuple):
@@ -35,6 +37,23 @@ class View(NamedTuple):
     mixture: PixelMixture
     kl: Tensor
     """``(B, K)`` nats."""
+
+    def decomposition(self) -> Decomposition:
+        """Returns the scene as this step sees it."""
+        posterior, latents, mixture, kl = self
+        nll, reconstruction = mixture.nll, mixture.reconstruction
+        mse = (reconstruction - mixture.image.squeeze(1)).square().mean(dim=(1, 2, 3))
+        return Decomposition(
+            mean=posterior.mean,
+            std=posterior.std,
+            latents=latents,
+            masks=mixture.masks,
+            means=mixture.means,
+            reconstruction=reconstruction,
+            nll=nll,
+            kl=kl,
+            trace=Trace(nll.unsqueeze(0), kl.unsqueeze(0), mse.unsqueeze(0)),
+        )
 
 
 def step_weights(states: int, like: Tensor) -> Tensor:
@@ -185,7 +204,8 @@ class Recompute(Evaluation):
         return after, tuple(state_after)
 
     def enter_graph(self, nll: Tensor) -> Tensor:
-        return torch.stack(self.nll)
+        kept, self.nll = self.nll, []  # the graph refers to this engine: it must not refer back
+        return torch.stack(kept)
 
 
 class Stopped(Evaluation):
@@ -216,10 +236,10 @@ class Stopped(Evaluation):
         return mixture, gradient
 
     def advance(self, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        decoded = Decoded(view.mixture.mask_logits, view.mixture.parameters)
+        recall = self.remember(view)
 
         def again(parameters: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-            after, state_after = self.refine(self.mix(decoded), parameters, gradient, state)
+            after, state_after = self.refine(self.mix(recall()), parameters, gradient, state)
             return after, *state_after
 
         known, known_state = super().advance(view, parameters, gradient, state)
@@ -228,9 +248,28 @@ class Stopped(Evaluation):
         )
         return after, tuple(state_after)
 
+    def remember(self, view: View) -> Callable[[], Decoded]:
+        """Returns what gives, in the backward pass, that which was decoded."""
+        decoded = Decoded(view.mixture.mask_logits, view.mixture.parameters)
+        return lambda: decoded
+
     def enter_graph(self, nll: Tensor) -> Tensor:
+        latents, self.latents = self.latents, []  # as in Recompute
         gradients = (*self.of_latents, *self.of_decoder)
-        return with_known_gradients(nll, self.weights, self.latents, self.trained, gradients)
+        return with_known_gradients(nll, self.weights, latents, self.trained, gradients)
+
+
+class StoppedRecompute(Stopped):
+    """Does not even keep what was decoded, but decodes it again, without a graph."""
+
+    def remember(self, view: View) -> Callable[[], Decoded]:
+        latents = view.latents.detach()
+
+        def decode_again() -> Decoded:
+            with torch.no_grad():
+                return self.decode(latents)
+
+        return decode_again
 
 
 def _detached(decoded: Decoded) -> Decoded:

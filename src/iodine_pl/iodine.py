@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from iodine_pl.decoder import SpatialBroadcastDecoder
-from iodine_pl.engine import Engine, Evaluation, Full, Parts, Recompute, Stopped, View, step_weights
+from iodine_pl.engine import Engine, Evaluation, Full, Parts, Recompute, Stopped, StoppedRecompute, step_weights
 from iodine_pl.inner_gradient import differentiation_allowed, usable_in_graph
 from iodine_pl.mixture import make_distribution
 from iodine_pl.posterior import PRIOR_SCALE
@@ -50,8 +50,8 @@ class IODINE(SceneModel):
             they are inputs of the refinement network (code). ``stopped``: not through these, so that each step's
             backward pass through the decoder is done at once and its activations are freed: less time and memory, but
             another gradient.
-        recompute: with ``full``, keep no activations of a step but do it again in the backward pass: the same gradient
-            in the memory of one step, for one more decoding of each (see docs/engine.md).
+        recompute: keep nothing image-sized of a step but decode it again in the backward pass: the same gradient in the
+            memory of one step, for one more decoding of each (see docs/engine.md).
         compile_networks: run decoder and refinement network through ``torch.compile``; off by default (see
             docs/engine.md). ``torch.compile`` of the whole model changes nothing, and harms nothing.
         learning_rate: at the reference batch size; the code has 3e-4, and 1e-3 for CLEVR6; the paper has 3e-4.
@@ -127,8 +127,6 @@ class IODINE(SceneModel):
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if input_gradients not in ("full", "stopped"):
             raise ValueError(f"input_gradients must be 'full' or 'stopped', got {input_gradients!r}")
-        if recompute and input_gradients == "stopped":
-            raise ValueError("recompute=True belongs to input_gradients='full': 'stopped' keeps no activations anyway")
         if not prior_scale > 0.0:
             raise ValueError(f"prior_scale must be positive, got {prior_scale}")
         self.num_slots = num_slots
@@ -259,7 +257,7 @@ class IODINE(SceneModel):
             lstm_state: State = ()
             for t in range(states):
                 view, parameters, lstm_state = engine.step(t, parameters, lstm_state)
-                step = self._decomposition(view)
+                step = view.decomposition()
                 if not differentiable:
                     step = step.detach()  # else the traces would keep what each step held
                 traces.append(step.trace)
@@ -274,25 +272,8 @@ class IODINE(SceneModel):
         if not differentiable:
             return Evaluation
         if self.input_gradients == "stopped":
-            return Stopped
+            return StoppedRecompute if self.recompute else Stopped
         return Recompute if self.recompute else Full
 
     def _parts(self) -> Parts:
         return Parts(self.decoder, self.refinement, self.distribution, self.prior_scale, self.mask_posterior_epsilon)
-
-    @staticmethod
-    def _decomposition(view: View) -> Decomposition:
-        posterior, latents, mixture, kl = view
-        nll, reconstruction = mixture.nll, mixture.reconstruction
-        mse = (reconstruction - mixture.image.squeeze(1)).square().mean(dim=(1, 2, 3))
-        return Decomposition(
-            mean=posterior.mean,
-            std=posterior.std,
-            latents=latents,
-            masks=mixture.masks,
-            means=mixture.means,
-            reconstruction=reconstruction,
-            nll=nll,
-            kl=kl,
-            trace=Trace(nll.unsqueeze(0), kl.unsqueeze(0), mse.unsqueeze(0)),
-        )
