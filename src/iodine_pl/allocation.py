@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
     """Tells glibc's allocator to give no memory back to the system before the process ends.
 
     By default an array of some megabytes, freed and asked for again, is mapped anew each time, and every page of it is
-    cleared when it is touched: a sixth of a training step on a CPU. The price is that the process stays at its peak
+    cleared when it is touched (see docs/engine.md). The price is that the process stays at its peak
     size. It concerns the whole process, so the command does it, not the library.
 
     Returns:

@@ -1,0 +1,32 @@
+"""Freed memory stays with the process once that was asked for."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys
+import torch
+from iodine_pl.allocation import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+faults = []
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(16 * 2**20)  # 64 MiB, 16,384 pages
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(faults[-1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="concerns glibc")
+def test_large_arrays_are_not_mapped_anew():
+    faults = {
+        how: int(
+            subprocess.run([sys.executable, "-c", PROGRAM, how], check=True, capture_output=True, text=True).stdout
+        )
+        for how in ("keep", "system")
+    }
+    assert faults["keep"] < 100 < faults["system"]
