@@ -23,10 +23,8 @@ print(faults[-1])
 
 @pytest.mark.skipif(sys.platform != "linux", reason="concerns glibc")
 def test_large_arrays_are_not_mapped_anew():
-    faults = {
-        how: int(
-            subprocess.run([sys.executable, "-c", PROGRAM, how], check=True, capture_output=True, text=True).stdout
-        )
-        for how in ("keep", "system")
-    }
+    faults = {}
+    for how in ("keep", "system"):
+        command = [sys.executable, "-c", PROGRAM, how]
+        faults[how] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert faults["keep"] < 100 < faults["system"]

@@ -230,7 +230,9 @@ class IODINE(SceneModel):
             noise = torch.randn(shape, dtype=images.dtype, device=images.device)
         elif tuple(noise.shape) != shape:
             raise ValueError(f"noise must be (T+1, B, K, D) = {shape}, got {tuple(noise.shape)}")
-        return self._infer(images, noise.to(images), return_steps, differentiable=torch.is_grad_enabled())
+        differentiable = torch.is_grad_enabled()
+        result: Decomposition = self._infer(images, noise.to(images), return_steps, differentiable)
+        return result
 
     def loss(self, batch: Batch | Tensor, noise: Tensor | None = None) -> tuple[Tensor, Decomposition]:
         """Returns the training loss with its graph, and the decomposition after the last step without one.
@@ -244,7 +246,8 @@ class IODINE(SceneModel):
     def noise_shape(self, batch_size: int) -> tuple[int, ...]:
         return (self.num_iterations + 1, batch_size, self.num_slots, self.latent_size)
 
-    @torch.compiler.disable  # torch.compile(model) can trace no gradient inside of it: see compile_networks
+    # torch.compile of the whole model can trace no gradient inside of it: see compile_networks.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _infer(self, images: Tensor, noise: Tensor, return_steps: bool, differentiable: bool) -> Decomposition:
         """Algorithm 1: T times decode a sample, differentiate the loss, refine the posterior; then decode once more."""
         steps: list[Decomposition] = []
