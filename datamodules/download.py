@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ class DownloadError(OSError):
 
 
 class Download:
-    """Reads a TFRecord file from a server as an open file is read; only as far as it is read, it is fetched.
+    """Reads a file from a server as an open file is read; only as far as it is read, it is fetched.
 
     What has come is kept beside, so that reading it again after an interruption begins there and goes on in the
     network. A connection that breaks off is taken up again where it was, also of a server that knows no ranges.
@@ -32,6 +33,7 @@ class Download:
     Args:
         url: of the file.
         kept: where the bytes are kept. A file from before is gone on with.
+        looks_right: tells from the first bytes whether this can be the file; by default, whether it has TFRecords.
 
     Attributes:
         total: bytes of the whole file as the server says; None if it does not.
@@ -40,8 +42,8 @@ class Download:
         DownloadError: if the server does not answer, has no such file, sends something else or less than it says.
     """
 
-    def __init__(self, url: str, kept: Path) -> None:
-        self.url, self.kept = url, kept
+    def __init__(self, url: str, kept: Path, looks_right: Callable[[bytes], bool] = looks_like_records) -> None:
+        self.url, self.kept, self._looks_right = url, kept, looks_right
         self.total: int | None = None
         self._response: HTTPResponse | None = None
         self._at = 0
@@ -123,14 +125,14 @@ class Download:
             if error.code in (429, 500, 502, 503, 504) and self.total is not None:
                 return  # it has worked before: try again
             raise DownloadError(
-                f"{self.url}: the server answers {error.code} {error.reason}. Check the address, or give the file by "
-                "--source"
+                f"{self.url}: the server answers {error.code} {error.reason}. Check the address, or name a file "
+                "that you have in its place"
             ) from error
         except (URLError, OSError, HTTPException) as error:
             if self.total is not None:
                 return
             raise DownloadError(
-                f"{self.url}: no connection ({error}). Check the network, or give a file that you have by --source"
+                f"{self.url}: no connection ({error}). Check the network, or name a file that you have in its place"
             ) from error
         self._response = response
         length = response.headers.get("Content-Length")
@@ -156,12 +158,12 @@ class Download:
     def _begin(self, response: HTTPResponse) -> None:
         """Looks at the first bytes before anything is kept."""
         first = response.read(1 << 10)
-        if not looks_like_records(first):
+        if not self._looks_right(first):
             kind = response.headers.get("Content-Type", "something")
             start = first[:40].decode("ascii", errors="replace")
             raise DownloadError(
-                f"{self.url} sends {kind} that begins with {start!r}: neither gzip nor TFRecords. Check the address, "
-                "or give the file by --source"
+                f"{self.url} sends {kind} that begins with {start!r}: not what was asked for. Check the address, "
+                "or name a file that you have in its place"
             )
         self._file.write(first)
         self._here = len(first)

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
+
+from iodine_pl.tf_files.wire import WireError, fields, masked_crc
 
 __all__ = ["Feature", "Source", "TFRecordError", "looks_like_records", "parse_example", "read_records"]
 
@@ -61,11 +62,11 @@ def read_records(source: str | Path | Source) -> Iterator[bytes]:
     stream = _Stream(source)
     while header := stream.read(12, number, optional=True):
         length, checksum = struct.unpack("<QI", header)
-        if _masked_crc(header[:8]) != checksum or length > _LARGEST_RECORD:
+        if masked_crc(header[:8]) != checksum or length > _LARGEST_RECORD:
             what = "the file is damaged: download it again" if number else "is this a TFRecord file?"
             raise TFRecordError(f"{source.name}: record {number} has a wrong length checksum; {what}")
         record = stream.read(length, number)
-        if _masked_crc(record) != int.from_bytes(stream.read(4, number), "little"):
+        if masked_crc(record) != int.from_bytes(stream.read(4, number), "little"):
             raise TFRecordError(
                 f"{source.name}: record {number} has a wrong checksum; the file is damaged: download it again"
             )
@@ -79,12 +80,7 @@ def looks_like_records(first: bytes) -> bool:
     """Tells from its first bytes whether something may be such a file: gzip, or records as they are."""
     if first.startswith(_GZIP_MAGIC):
         return True
-    return len(first) >= 12 and _masked_crc(first[:8]) == int.from_bytes(first[8:12], "little")
-
-
-def _masked_crc(data: bytes) -> int:
-    crc: int = google_crc32c.value(data)
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+    return len(first) >= 12 and masked_crc(first[:8]) == int.from_bytes(first[8:12], "little")
 
 
 class _Stream:
@@ -148,14 +144,17 @@ def parse_example(record: bytes, features: Mapping[str, Feature]) -> dict[str, N
         ValueError: naming the feature that is missing or has another number of elements or another kind.
     """
     found: dict[str, NDArray[Any]] = {}
-    for _, example in _fields(memoryview(record)):
-        for _, entry in _fields(example):
-            fields = dict(_fields(entry))
-            if 1 not in fields:
-                continue
-            name = bytes(fields[1]).decode(errors="replace")
-            if name in features:
-                found[name] = _values(name, fields.get(2, memoryview(b"")), features[name])
+    try:
+        for _, example in fields(memoryview(record)):
+            for _, entry in fields(example):
+                named = dict(fields(entry))
+                if 1 not in named:
+                    continue
+                name = bytes(named[1]).decode(errors="replace")
+                if name in features:
+                    found[name] = _values(name, named.get(2, memoryview(b"")), features[name])
+    except WireError as error:
+        raise ValueError(f"not a tf.Example: {error}") from error
     if missing := [name for name in features if name not in found]:
         raise ValueError(f"no feature {', '.join(missing)}: this is not a file of the dataset that was named")
     return found
@@ -164,7 +163,7 @@ def parse_example(record: bytes, features: Mapping[str, Feature]) -> dict[str, N
 def _values(name: str, feature: memoryview, expected: Feature) -> NDArray[Any]:
     """Reads the one list (of bytes, floats or integers) that a feature holds."""
     values: NDArray[Any] = np.empty(0, expected.dtype)
-    for kind, content in _fields(feature):
+    for kind, content in fields(feature):
         if kind == 1 and expected.dtype is np.uint8:
             values = _byte_list(name, content)
         elif kind == 2 and expected.dtype is np.float32:
@@ -184,7 +183,7 @@ def _byte_list(name: str, content: memoryview) -> NDArray[np.uint8]:
         headers = np.ndarray(len(raw) // 3, "<u2", content, strides=(3,))
         if (headers == 0x010A).all():
             return raw[2::3]
-    strings = [bytes(string) for _, string in _fields(content)]
+    strings = [bytes(string) for _, string in fields(content)]
     if len(strings) == 1:  # one string for the whole array
         return np.frombuffer(strings[0], np.uint8)
     if any(len(string) != 1 for string in strings):
@@ -193,37 +192,4 @@ def _byte_list(name: str, content: memoryview) -> NDArray[np.uint8]:
 
 
 def _float_list(content: memoryview) -> NDArray[np.float32]:
-    return np.frombuffer(b"".join(bytes(part) for _, part in _fields(content)), "<f4")  # packed, or one by one
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yields (field number, content) of a protobuf message."""
-    at, end = 0, len(message)
-    while at < end:
-        tag, at = _varint(message, at)
-        kind = tag & 7
-        if kind == 2:
-            length, at = _varint(message, at)
-        elif kind in (1, 5):
-            length = 8 if kind == 1 else 4
-        elif kind == 0:
-            length = _varint(message, at)[1] - at
-        else:
-            raise ValueError(f"not a tf.Example: wire type {kind}")
-        if at + length > end:
-            raise ValueError("not a tf.Example: a field is longer than its message")
-        yield tag >> 3, message[at : at + length]
-        at += length
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(message):
-            raise ValueError("not a tf.Example: it ends inside a number")
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise ValueError("not a tf.Example: a number is too long")
+    return np.frombuffer(b"".join(bytes(part) for _, part in fields(content)), "<f4")  # packed, or one by one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import warnings
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 import yaml
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -38,8 +40,8 @@ def complete_arguments(arguments: Sequence[str]) -> list[str]:
     """Spells out what a user may leave to us.
 
     ``fit`` is the command if none is named, Tetrominoes are the data. A checkpoint ``last`` or ``best`` becomes its
-    path. A checkpoint in the folder of a run brings that run's configuration, before all that is given here, so that
-    resuming or testing needs no other word.
+    path. A checkpoint in the folder of a run brings that run's configuration, any other its model's arguments, before
+    all that is given here, so that resuming or testing needs no other word.
 
     Raises:
         FileNotFoundError: if there is no such checkpoint.
@@ -53,13 +55,23 @@ def complete_arguments(arguments: Sequence[str]) -> list[str]:
     if command in _SUBCOMMANDS and wanted is not None:
         checkpoint = runs.find_checkpoint(wanted, _value_of("--name", rest))
         run = runs.run_of(checkpoint)
-        from_run = [] if run is None else ["--config", str(run / "config.yaml")]
-        rest = [*from_run, *_without("--ckpt_path", rest), "--ckpt_path", str(checkpoint)]
+        before = _model_of(checkpoint) if run is None else ["--config", str(run / "config.yaml")]
+        rest = [*before, *_without("--ckpt_path", rest), "--ckpt_path", str(checkpoint)]
     elif command in _SUBCOMMANDS[1:] and not any(word in ("-h", "--help", "--print_config") for word in rest):
         raise ValueError(f"{command} needs a trained model: --ckpt_path best, --ckpt_path last or --ckpt_path FILE")
     # As a default of the parser, its arguments would stay when a configuration names another class.
     data = [] if command not in _SUBCOMMANDS or _names_data(rest) else [_DATA]
     return [command, *data, *rest]
+
+
+def _model_of(checkpoint: Path) -> list[str]:
+    """Spells out the arguments of the model that a checkpoint holds, but for those that are linked to others."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    arguments = dict(content.get("hyper_parameters", {}))
+    model = arguments.pop("_class_path", "iodine_pl.IODINE")
+    kept = {name: value for name, value in arguments.items() if name not in ("_instantiator", "batch_size", "seed")}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in kept.items()}
+    return [f"--model={model}", *(f"--model.{name}={text}" for name, text in texts.items())]
 
 
 def _names_data(arguments: Sequence[str]) -> bool:
@@ -139,12 +151,10 @@ class IodineCLI(LightningCLI):
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
-        """Takes the model's arguments from a checkpoint that lies in no run; a run's configuration has them already."""
+        """Leaves the arguments as they are: Lightning would put a checkpoint's above those that are given."""
         path = self._settings.get("ckpt_path") if self.config.get("subcommand") else None
         if path and not Path(path).is_file():
             self.parser.error(f"there is no checkpoint {path}")
-        if path and runs.run_of(Path(path)) is None:
-            super()._parse_ckpt_path()
 
     @property
     def _settings(self) -> Any:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_info
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from iodine_pl.decoder import SpatialBroadcastDecoder
@@ -194,6 +197,17 @@ class IODINE(SceneModel):
             "reference_batch_size": 32,
         }
         return cls(**(official | arguments))
+
+    @staticmethod
+    def from_official(
+        source: str | Path | Mapping[str, ArrayLike], folder: str | None = None, **arguments: Any
+    ) -> IODINE:
+        """Makes the model of a checkpoint of the reference code: see :func:`iodine_pl.official.read_official`."""
+        from iodine_pl.official import read_official  # which makes models of this class
+
+        official = read_official(source, folder, **arguments)
+        rank_zero_info(official.describe())
+        return official.model
 
     def forward(
         self,

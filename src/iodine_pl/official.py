@@ -1,81 +1,198 @@
-"""DeepMind's released weights: the reference code's variables into an IODINE."""
+"""DeepMind's released weights: a checkpoint of the reference code (TensorFlow 1) into an IODINE.
+
+python -m iodine_pl.official PATH_OR_ZIP_OR_URL --out clevr6.ckpt
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import nn
+from torch import Tensor
+from tqdm import tqdm
 
+from iodine_pl.datamodules.download import Download, DownloadError
 from iodine_pl.iodine import IODINE
+from iodine_pl.lightning_checkpoint import write_checkpoint
+from iodine_pl.reference_variables import in_our_layout, infer_arguments, load_variables, parameter_names
+from iodine_pl.tf_files.checkpoints import read_checkpoint
 
-__all__ = ["load_variables", "parameter_names"]
+__all__ = ["Official", "load_variables", "main", "parameter_names", "read_official"]
 
-_NORMS = {
-    "dcomponents": "norm_mean_gradient",
-    "dmask": "norm_mask_gradient",
-    "log_prob": "norm_log_likelihood",
-    "counterfactual": "norm_leave_one_out",
-    "dzp": "norm_posterior_gradient",
-}
+NETWORKS = ("tetrominoes", "multi_dsprites", "clevr6")
 
-
-def parameter_names(model: IODINE) -> dict[str, str]:
-    """Returns, for every variable name of the reference code, the name of this model's parameter."""
-
-    def layers(variables: str, module: str, root: nn.Module) -> dict[str, str]:
-        """Pairs ``variables_0``, ``variables_1`` … with the layers of a stack that have weights, in order."""
-        indices = [i for i, layer in enumerate(root.children()) if any(True for _ in layer.parameters())]
-        return {f"{variables}_{n}": f"{module}.{i}" for n, i in enumerate(indices)}
-
-    decoder = "pixel_decoder/broadcast_conv/conv_net_2d/conv_2d"
-    weighted = layers(decoder, "decoder.hidden", model.decoder.hidden)
-    weighted[f"{decoder}_{len(weighted)}"] = "decoder.output"
-    weighted |= layers("encoder_net/cnn/conv_net_2d/conv_2d", "refinement.convolutions", model.refinement.convolutions)
-    weighted |= layers("encoder_net/cnn/mlp/linear", "refinement.mlp", model.refinement.mlp)
-    weighted["refinement_head/residual_head/linear"] = "refinement.head"
-
-    names = {"model/iodine/initial_sample_distribution": "initial_posterior"}
-    for variable, module in weighted.items():
-        names |= {f"{variable}/w": f"{module}.weight", f"{variable}/b": f"{module}.bias"}
-    for name, module in _NORMS.items():
-        variable = f"model/iodine/preprocess/layer_norm_{name}"
-        names |= {f"{variable}/gamma": f"refinement.{module}.weight", f"{variable}/beta": f"refinement.{module}.bias"}
-    if model.refinement.lstm is not None:
-        names["recurrent_net/lstm/lstm/w_gates"] = "refinement.lstm.gates.weight"
-        names["recurrent_net/lstm/lstm/b_gates"] = "refinement.lstm.gates.bias"
-    return names
+_PROBE = "factor_evaluator/"
+_FIRST, _SECOND = "/Adam", "/Adam_1"
+_POWERS = ("beta1_power", "beta2_power")
+_STEP = "global_step"
+_LARGEST_DOWNLOAD = 1 << 30  # bytes
 
 
-def load_variables(model: IODINE, variables: Mapping[str, ArrayLike]) -> None:
-    """Sets every parameter of ``model`` from the reference code's variables, each used exactly once.
+class Official(NamedTuple):
+    """Holds what a checkpoint of the reference code says."""
+
+    model: IODINE
+    network: str | None
+    """Which of the released networks it is, by its architecture."""
+    step: int
+    """Updates that were done; 0 if the checkpoint does not say."""
+    moments: dict[str, tuple[Tensor, Tensor]]
+    """Parameter -> Adam's two moments; empty if the checkpoint has none."""
+    unused: tuple[str, ...]
+    """Variables of the factor probe, which is no part of the model."""
+
+    def describe(self) -> str:
+        """Says in a few lines what was found and what becomes of it."""
+        parameters = list(self.model.parameters())
+        released = "no released network" if self.network is None else f"the released network {self.network}"
+        lines = {
+            "architecture": f"that of {released}, {sum(p.numel() for p in parameters):,} parameters",
+            "variables used": f"{len(parameters)}",
+            "slots": f"{self.model.num_slots}, which is not in the file: any other number can be asked for",
+            "updates done": f"{self.step:,}",
+            "moments of Adam": f"of {len(self.moments)} variables" if self.moments else "none",
+            "factor probe": "not used: " + ", ".join(self.unused) if self.unused else "none",
+        }
+        return "\n".join(f"{name}: {text}" for name, text in lines.items())
+
+
+def read_official(
+    source: str | Path | Mapping[str, ArrayLike], folder: str | None = None, **arguments: Any
+) -> Official:
+    """Makes the model that a checkpoint of the reference code holds, with its weights.
+
+    The architecture is read off names and shapes of the variables. What these do not tell (number of slots and
+    refinement steps, pixel distribution, training) is that of the released network of this architecture, else IODINE's
+    default.
 
     Args:
-        model: with the architecture that the variables were trained in.
-        variables: from TensorFlow's variable name to array: convolutions HWIO, linear layers in x out.
+        source: the checkpoint, as :func:`iodine_pl.tf_files.checkpoints.read_checkpoint` takes it; or its variables by
+            name: convolutions HWIO, linear layers in x out.
+        folder: of several in ``source``, such as ``clevr6``.
+        arguments: of IODINE, in place of those.
 
     Raises:
-        ValueError: naming every missing, unknown or misshapen variable; the model is then unchanged.
+        FileNotFoundError: if there is no such checkpoint.
+        ValueError: if it cannot be read, or naming every variable that is missing, unknown, misshapen or not finite.
     """
-    names = parameter_names(model)
-    parameters = dict(model.named_parameters())
-    problems = [f"missing {name}" for name in names if name not in variables]
-    problems += [f"unknown {name}" for name in variables if name not in names]
-    values: dict[str, torch.Tensor] = {}
-    for name in names.keys() & variables.keys():
-        value = torch.from_numpy(np.array(variables[name]))
-        if value.ndim == 4:
-            value = value.permute(3, 2, 0, 1)  # HWIO to OIHW
-        elif value.ndim == 2:
-            value = value.T  # in x out to out x in
-        expected = tuple(parameters[names[name]].shape)
-        if tuple(value.shape) != expected:
-            problems.append(f"misshapen {name}: {tuple(value.shape)} in PyTorch's order, the model has {expected}")
-        values[names[name]] = value
-    if problems:
-        raise ValueError("these variables do not fit the model: " + "; ".join(sorted(problems)))
-    with torch.no_grad():
-        for parameter_name, value in values.items():
-            parameters[parameter_name].copy_(value)
+    if isinstance(source, Mapping):
+        return _from_variables(source, arguments)
+    where, bundle = read_checkpoint(source, folder)
+    try:
+        if bundle.unreadable:
+            problems = [f"{name} is {reason}" for name, reason in bundle.unreadable.items()]
+            raise ValueError(f"no variables of IODINE: {'; '.join(problems)}")
+        return _from_variables(bundle.arrays, arguments)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _from_variables(variables: Mapping[str, ArrayLike], arguments: Mapping[str, Any]) -> Official:
+    weights: dict[str, ArrayLike] = {}
+    moments: tuple[dict[str, ArrayLike], dict[str, ArrayLike]] = ({}, {})
+    powers: dict[str, ArrayLike] = {}
+    unused: list[str] = []
+    for name, value in variables.items():
+        if name.startswith(_PROBE):
+            unused.append(name)
+        elif name.endswith(_SECOND):
+            moments[1][name.removesuffix(_SECOND)] = value
+        elif name.endswith(_FIRST):
+            moments[0][name.removesuffix(_FIRST)] = value
+        elif name in _POWERS:
+            powers[name] = value
+        elif name != _STEP:
+            weights[name] = value
+    step = _step(variables[_STEP]) if _STEP in variables else 0
+
+    inferred = infer_arguments(weights)
+    with torch.device("meta"):  # takes no memory, however large a wrong shape makes it
+        network = next((name for name in NETWORKS if _is_network(name, inferred)), None)
+        make = IODINE if network is None else getattr(IODINE, network)
+        in_our_layout(make(**(inferred | dict(arguments))), weights)
+    model = make(**(inferred | dict(arguments)))
+    load_variables(model, weights)
+    if not any(moments) and not powers:
+        return Official(model, network, step, {}, tuple(unused))
+
+    if missing := [name for name in (_STEP, *_POWERS) if name not in variables]:
+        raise ValueError(f"Adam's moments are there, but not {', '.join(missing)}")
+    for name, beta in zip(_POWERS, model.betas, strict=True):
+        stored, expected = float(np.asarray(powers[name])), beta ** (step + 1)
+        if not math.isclose(stored, expected, abs_tol=1e-3):
+            raise ValueError(
+                f"{name} is {stored:.6g}, but {beta} to the power of {_STEP} + 1 = {step + 1} is {expected:.6g}: Adam "
+                "ran with another beta; name it by betas=..."
+            )
+    first = in_our_layout(model, moments[0], _FIRST)
+    second = in_our_layout(model, moments[1], _SECOND)
+    return Official(model, network, step, {name: (first[name], second[name]) for name in first}, tuple(unused))
+
+
+def _step(value: ArrayLike) -> int:
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "iu" or array.item() < 0:
+        raise ValueError(f"{_STEP} must be one number of updates, not {array.dtype} of shape {array.shape}")
+    return int(array.item())
+
+
+def _is_network(name: str, inferred: Mapping[str, Any]) -> bool:
+    released = getattr(IODINE, name)().hparams
+    return all(released[argument] == value for argument, value in inferred.items())
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Converts a checkpoint of the reference code to one of Lightning, and says what was in it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m iodine_pl.official",
+        description="Converts a checkpoint of DeepMind's released IODINE to one that train.py takes.",
+    )
+    parser.add_argument("source", help="checkpoint (what stands before .index), folder, zip file, or address of one")
+    parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write, such as clevr6.ckpt")
+    parser.add_argument("--folder", help="of several in the source, such as clevr6")
+    parser.add_argument("--num_slots", type=int, help="K; default: that of the released network")
+    given = parser.parse_args(args)
+    arguments = {} if given.num_slots is None else {"num_slots": given.num_slots}
+    try:
+        if given.out.exists():
+            raise FileExistsError(f"{given.out} is there already: delete it, or name another file by --out")
+        source = _fetch(given.source, given.out.parent) if "://" in given.source else given.source
+        official = read_official(source, given.folder, **arguments)
+        write_checkpoint(official.model, given.out, official.step, official.moments)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    print(official.describe())
+    print(f"Wrote {given.out}")
+
+
+def _fetch(url: str, folder: Path) -> Path:
+    """Downloads a zip file, once: it stays for the other checkpoints in it."""
+    target = folder / url.rsplit("/", 1)[-1]
+    if target.exists():
+        print(f"{target} is there already")
+        return target
+    kept = target.with_name(f"{target.name}.part")
+    with Download(url, kept, _looks_like_zip) as download:
+        with tqdm(total=download.total, unit="B", unit_scale=True, desc=target.name) as progress:
+            while data := download.read(1 << 16):
+                progress.update(len(data))
+                if download.here > _LARGEST_DOWNLOAD:
+                    raise DownloadError(f"{url} sends more than {_LARGEST_DOWNLOAD} bytes: this is something else")
+    os.replace(kept, target)
+    return target
+
+
+def _looks_like_zip(first: bytes) -> bool:
+    return first.startswith(b"PK")
+
+
+if __name__ == "__main__":
+    main()

@@ -65,6 +65,7 @@ class SceneModel(pl.LightningModule):
         self.image_channels = 3
         self.num_iterations = 0
         self._evaluation: list[MeanTrace] = []
+        self._schedule: torch.optim.lr_scheduler.LambdaLR | None = None
 
     @abstractmethod
     def forward(self, batch: Batch | Tensor, *, noise: Tensor | None = None) -> Decomposition:
@@ -110,25 +111,37 @@ class SceneModel(pl.LightningModule):
         return poison_if_nonfinite(loss)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        rate = self.learning_rate
-        if self.batch_size is None:
-            rank_zero_info(f"Learning rate {rate:.3g}, not scaled: give the model its batch_size to scale it.")
-        else:
-            trainer = self._trainer
-            devices, micro_batches = (trainer.world_size, trainer.accumulate_grad_batches) if trainer else (1, 1)
-            images = self.batch_size * devices * micro_batches
-            rate = square_root_rule(self.learning_rate, images, self.reference_batch_size)
-            rank_zero_info(
-                f"Learning rate {rate:.3g} = {self.learning_rate:g} x sqrt({images} images an update / "
-                f"{self.reference_batch_size}): {self.batch_size} per device, {devices} device(s), "
-                f"{micro_batches} micro-batch(es)."
-            )
+        rate, origin = self._scaled_learning_rate()
+        rank_zero_info(f"Learning rate {rate:.3g}{origin}.")
         kind = TFAdam if self.optimizer == "tf_adam" else torch.optim.Adam
         optimizer = kind(self.parameters(), lr=rate, betas=self.betas, eps=self.adam_epsilon)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self.decay_factor ** (step / self.decay_steps)
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule, "interval": "step"}}
+
+    def _scaled_learning_rate(self) -> tuple[float, str]:
+        """Returns the learning rate for this Trainer's global batch, and how it came about."""
+        if self.batch_size is None:
+            return self.learning_rate, ", not scaled: give the model its batch_size to scale it"
+        trainer = self._trainer
+        devices, micro_batches = (trainer.world_size, trainer.accumulate_grad_batches) if trainer else (1, 1)
+        images = self.batch_size * devices * micro_batches
+        return square_root_rule(self.learning_rate, images, self.reference_batch_size), (
+            f" = {self.learning_rate:g} x sqrt({images} images an update / {self.reference_batch_size}): "
+            f"{self.batch_size} per device, {devices} device(s), {micro_batches} micro-batch(es)"
+        )
+
+    def on_train_start(self) -> None:
+        """Holds to the learning rate of this model and Trainer: a checkpoint brings that of those who wrote it."""
+        schedule = self._schedule
+        if schedule is None or self.lr_schedulers() is not schedule:
+            return  # a subclass has its own
+        rate, _ = self._scaled_learning_rate()
+        schedule.base_lrs = [rate]
+        for group in schedule.optimizer.param_groups:
+            group["initial_lr"] = rate
+            group["lr"] = rate * self.decay_factor ** (schedule.last_epoch / self.decay_steps)
 
     def configure_gradient_clipping(
         self,

@@ -1,0 +1,63 @@
+"""Writes a checkpoint to go on from, of a model that no Trainer has trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from iodine_pl.checkpoint_io import AtomicCheckpointIO
+from iodine_pl.scene_model import SceneModel
+
+__all__ = ["write_checkpoint"]
+
+
+def write_checkpoint(
+    model: SceneModel, path: str | Path, step: int = 0, moments: Mapping[str, tuple[Tensor, Tensor]] | None = None
+) -> None:
+    """Writes what a Trainer would have saved after so many updates, at the beginning of an epoch.
+
+    Args:
+        model: with its weights and hyperparameters.
+        path: the file.
+        step: updates done: of the Trainer, the schedule of the learning rate and, where it has moments, Adam.
+        moments: parameter -> Adam's two moments, for all parameters or none, each of the parameter's shape.
+    """
+    logging.disable(logging.INFO)  # no word of the devices and the learning rate of a Trainer that trains nothing
+    try:
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            plugins=[AtomicCheckpointIO()],
+        )
+        model.trainer = trainer
+        trainer.strategy.connect(model)
+        trainer.strategy.setup_optimizers(trainer)
+        epoch = trainer.fit_loop.epoch_loop
+        epoch._batches_that_stepped = step
+        epoch.scheduler_progress.total.ready = epoch.scheduler_progress.total.completed = step
+        of_steps = epoch.automatic_optimization.optim_progress.optimizer.step
+        of_steps.total.ready = of_steps.total.completed = step
+        (optimizer,) = trainer.optimizers
+        for name, parameter in model.named_parameters():
+            if moments:
+                first, second = (moment.to(parameter).clone() for moment in moments[name])
+                optimizer.state[parameter] = {
+                    "step": torch.tensor(float(step)),
+                    "exp_avg": first,
+                    "exp_avg_sq": second,
+                }
+        for schedule in trainer.lr_scheduler_configs:
+            schedule.scheduler.last_epoch = step
+        trainer.save_checkpoint(path, weights_only=False)
+    finally:
+        logging.disable(logging.NOTSET)
+        model.trainer = None

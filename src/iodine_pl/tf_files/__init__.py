@@ -1,0 +1,1 @@
+"""TensorFlow's file formats in Python and NumPy, without TensorFlow."""
