@@ -1,4 +1,4 @@
-"""Draws what every slot shows, during training."""
+"""Draws what every slot shows."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ __all__ = ["SlotPanels"]
 
 
 class SlotPanels(pl.Callback):
-    """Draws the first validation images after each validation: per-slot masked reconstructions, and one image over the
-    steps.
+    """Draws the first images of each validation, test and prediction: per-slot masked reconstructions, and one image
+    over the steps.
 
-    PNG files go to ``panels/`` in the run's folder, so they are there without a logger; TensorBoard gets them too. The
-    module's ``forward`` must be annotated to return something with ``reconstruction``, ``masks`` and ``means``; the
-    picture over the refinement steps needs a ``forward`` that takes ``return_steps``, as IODINE's does. Only the first
-    process draws; the random state is left as it was.
+    PNG files go to ``panels/`` in the run's folder, so they are there without a logger; TensorBoard gets them too.
+    Those of a test and of predictions begin with ``test_`` and ``predict_``. The module's ``forward`` must be annotated
+    to return something with ``reconstruction``, ``masks`` and ``means``; the picture over the refinement steps needs a
+    ``forward`` that takes ``return_steps``, as IODINE's does. Only the first process draws; the random state is left as
+    it was.
 
     Args:
         num_images: rows of the picture.
-        every_n_validations: draws after each n-th only.
+        every_n_validations: draws in each n-th only.
     """
 
     def __init__(self, num_images: int = 8, every_n_validations: int = 1) -> None:
@@ -58,7 +59,35 @@ class SlotPanels(pl.Callback):
         if trainer.sanity_checking or batch_idx or dataloader_idx:
             return
         self._validations += 1
-        if not trainer.is_global_zero or (self._validations - 1) % self.every_n_validations:
+        if (self._validations - 1) % self.every_n_validations == 0:
+            self._draw(trainer, pl_module, batch, "")
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if not batch_idx and not dataloader_idx:
+            self._draw(trainer, pl_module, batch, "test_")
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if not batch_idx and not dataloader_idx:
+            self._draw(trainer, pl_module, batch, "predict_")
+
+    def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, stage: str) -> None:
+        if not trainer.is_global_zero:
             return
         images = (batch["image"] if isinstance(batch, dict) else batch)[: self.num_images]
         takes_steps = "return_steps" in inspect.signature(pl_module.forward).parameters
@@ -66,9 +95,9 @@ class SlotPanels(pl.Callback):
         with torch.random.fork_rng(on_gpu), torch.no_grad():
             torch.manual_seed(0)  # the same noise in every picture
             result = pl_module(images, return_steps=True) if takes_steps else pl_module(images)
-        self.latest = self._write(trainer, "slots", slot_panel(images, result))
+        self.latest = self._write(trainer, f"{stage}slots", slot_panel(images, result))
         if takes_steps:
-            self._write(trainer, "refinement", refinement_panel(images, result.steps))
+            self._write(trainer, f"{stage}refinement", refinement_panel(images, result.steps))
 
     def _write(self, trainer: pl.Trainer, name: str, picture: NDArray[np.uint8]) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)

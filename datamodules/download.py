@@ -65,6 +65,8 @@ class Download:
             self._connect()
         except BaseException:
             self._file.close()
+            if not self._here:
+                self.kept.unlink()
             raise
         return self
 

@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from web_server import server  # noqa: F401, a fixture
 
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # Lightning 2.6 uses what jsonargparse 5 will remove
 

@@ -90,7 +90,9 @@ def test_test_and_predict_find_run_and_data_by_themselves(inside, capsys):
     assert {name: len(at) for name, at in tested.datamodule.splits.items()} == {"train": 40, "val": 9, "test": 31}
     assert Path(tested.trainer.log_dir).resolve() == RUN.resolve()
     main(["predict", "--ckpt_path=last", BAR])
-    assert f"Wrote {RUN}/predictions.h5" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"Wrote {RUN}/predictions.h5" in said
+    assert f"slots: {RUN}/panels/predict_slots_0000000.png" in said
     with h5py.File(RUN / "predictions.h5") as file:
         assert {name: dataset.shape for name, dataset in file.items()} == {
             "index": (31,),
@@ -123,6 +125,9 @@ def test_a_checkpoint_outside_a_run_brings_its_model(inside, tmp_path):
     tested = main(["validate", "--ckpt_path", str(path), "--name", "elsewhere", BAR, *data])
     assert tested.model.latent_size == 4
     assert Path(tested.trainer.log_dir) == Path("runs/elsewhere/version_0")
+    flags = ["--name=elsewhere", "--model.num_slots=2", "--seed_everything=3"]
+    flagged = main(["validate", "--ckpt_path", str(path), BAR, *flags, *data])
+    assert (flagged.model.num_slots, flagged.model.latent_size, flagged.model.seed) == (2, 4, 3)
 
 
 def test_two_devices_give_the_same_test_metrics_and_predictions(trained):

@@ -4,7 +4,7 @@ import pytest
 from reference import FULL, SHARED, TINY, Reference
 
 import iodine_pl
-import iodine_pl.official
+import iodine_pl.reference_variables
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -66,5 +66,5 @@ def mutant(tmp_path, monkeypatch, request):
 
 @pytest.mark.parametrize("mutant", MISTAKES, indirect=True)
 def test_is_noticed(mutant):
-    importlib.import_module("mutant_pl.official")
+    importlib.import_module("mutant_pl.reference_variables")
     assert any(Reference(name, mutant).failures() for name in TINY)

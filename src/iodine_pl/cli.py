@@ -191,6 +191,15 @@ class IodineCLI(LightningCLI):
                 print(f"best {callback.monitor}: {score:.4f} ({path})")
             elif isinstance(callback, LastCheckpoint):
                 print(f"to go on: --ckpt_path {_relative(callback.path)}")
+        self._name_picture()
+
+    def after_test(self) -> None:
+        self._name_picture()
+
+    def after_predict(self) -> None:
+        self._name_picture()
+
+    def _name_picture(self) -> None:
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, SlotPanels) and callback.latest is not None:
                 print(f"slots: {_relative(callback.latest)}")

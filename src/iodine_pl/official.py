@@ -22,10 +22,10 @@ from tqdm import tqdm
 from iodine_pl.datamodules.download import Download, DownloadError
 from iodine_pl.iodine import IODINE
 from iodine_pl.lightning_checkpoint import write_checkpoint
-from iodine_pl.reference_variables import in_our_layout, infer_arguments, load_variables, parameter_names
+from iodine_pl.reference_variables import in_our_layout, infer_arguments, load_variables
 from iodine_pl.tf_files.checkpoints import read_checkpoint
 
-__all__ = ["Official", "load_variables", "main", "parameter_names", "read_official"]
+__all__ = ["Official", "main", "read_official"]
 
 NETWORKS = ("tetrominoes", "multi_dsprites", "clevr6")
 
@@ -180,12 +180,14 @@ def _fetch(url: str, folder: Path) -> Path:
         print(f"{target} is there already")
         return target
     kept = target.with_name(f"{target.name}.part")
-    with Download(url, kept, _looks_like_zip) as download:
-        with tqdm(total=download.total, unit="B", unit_scale=True, desc=target.name) as progress:
-            while data := download.read(1 << 16):
-                progress.update(len(data))
-                if download.here > _LARGEST_DOWNLOAD:
-                    raise DownloadError(f"{url} sends more than {_LARGEST_DOWNLOAD} bytes: this is something else")
+    with (
+        Download(url, kept, _looks_like_zip) as download,
+        tqdm(total=download.total, unit="B", unit_scale=True, desc=target.name) as progress,
+    ):
+        while data := download.read(1 << 16):
+            progress.update(len(data))
+            if download.here > _LARGEST_DOWNLOAD:
+                raise DownloadError(f"{url} sends more than {_LARGEST_DOWNLOAD} bytes: this is something else")
     os.replace(kept, target)
     return target
 

@@ -138,6 +138,15 @@ def test_panels_come_after_every_nth_validation(tmp_path):
     assert sorted(path.name for path in (tmp_path / "panels").iterdir()) == ["slots_0000003.png", "slots_0000009.png"]
 
 
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_panels_of_a_test_and_of_predictions_have_names_of_their_own(tmp_path, stage):
+    panels = SlotPanels(1)
+    getattr(trainer(tmp_path, panels), stage)(small(), loader())
+    names = sorted(path.name for path in (tmp_path / "panels").iterdir())
+    assert names == [f"{stage}_refinement_0000000.png", f"{stage}_slots_0000000.png"]
+    assert panels.latest.name == f"{stage}_slots_0000000.png"
+
+
 @pytest.mark.parametrize("kind", CALLBACKS)
 @pytest.mark.parametrize("module", [Unannotated, Wrong])
 def test_other_modules_are_refused_before_anything_runs(tmp_path, kind, module):

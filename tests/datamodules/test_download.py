@@ -1,8 +1,5 @@
 """Against a local server that breaks off, lies and refuses."""
 
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import pytest
 from records import example, scenes, write
 
@@ -11,69 +8,6 @@ from iodine_pl.datamodules.deepmind import TETROMINOES
 from iodine_pl.datamodules.download import Download, DownloadError
 from iodine_pl.datamodules.files import SceneFileError
 from iodine_pl.datamodules.tfrecord import TFRecordError
-
-
-@pytest.fixture(autouse=True)
-def _without_pauses(monkeypatch):
-    monkeypatch.setattr("iodine_pl.datamodules.download._PAUSE", 0.0)
-
-
-class Server:
-    """Serves one file, as badly as the settings ask for."""
-
-    def __init__(self):
-        self.content = b""
-        self.kind = "application/octet-stream"
-        self.ranges = True
-        self.longest = None  # bytes of an answer before the connection breaks off
-        self.claims = 0  # bytes more than there are
-        self.says_length = True
-        self.status = 200
-        self.asked = []  # the Range of every request
-
-    def answer(self, request):
-        wanted = request.headers.get("Range")
-        self.asked.append(wanted)
-        if self.status != 200:
-            request.send_error(self.status)
-            return
-        total, start = len(self.content) + self.claims, 0
-        if wanted and self.ranges:
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-            if start >= total:
-                request.send_response(416)
-                request.send_header("Content-Range", f"bytes */{total}")
-                request.end_headers()
-                return
-            request.send_response(206)
-            request.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
-        else:
-            request.send_response(200)
-        request.send_header("Content-Type", self.kind)
-        if self.says_length:
-            request.send_header("Content-Length", str(total - start))
-        request.end_headers()
-        stop = len(self.content) if self.longest is None else start + self.longest
-        request.wfile.write(self.content[start:stop])
-
-
-@pytest.fixture
-def server():
-    settings = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            settings.answer(self)
-
-        def log_message(self, *_):
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
-    settings.url = f"http://127.0.0.1:{http.server_port}/tetrominoes_train.tfrecords"
-    yield settings
-    http.shutdown()
-    http.server_close()
 
 
 @pytest.fixture
@@ -143,7 +77,7 @@ def test_a_page_in_place_of_the_file_is_refused_and_not_kept(server, tmp_path, p
     server.content, server.kind = page, "text/html"
     with pytest.raises(DownloadError, match=r"sends text/html that begins with .*not what was asked for"):
         fetch(server, tmp_path / "kept")
-    assert (tmp_path / "kept").read_bytes() == b""
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
@@ -174,7 +108,7 @@ def test_a_server_that_fails_for_a_moment(server, content, tmp_path):
 
 def test_no_server(tmp_path):
     with (
-        pytest.raises(DownloadError, match=r"no connection .*--source"),
+        pytest.raises(DownloadError, match=r"no connection .*name a file"),
         Download("http://127.0.0.1:9/x", tmp_path / "k"),
     ):
         pass
@@ -193,7 +127,7 @@ def test_only_what_is_needed_is_fetched_and_nothing_is_left(server, content, tmp
     monkeypatch.setattr("iodine_pl.datamodules.tfrecord._READ", 1024)
     server.content = content
     assert prepare.prepare(TETROMINOES, tmp_path / "a.h5", server.url, limit=5, keep=True) == 5
-    kept = tmp_path / "tetrominoes_train.tfrecords.part"
+    kept = tmp_path / "released.part"
     assert kept.stat().st_size < len(content) / 2
     (tmp_path / "a.h5").unlink()
     assert prepare.prepare(TETROMINOES, tmp_path / "a.h5", server.url) == 40
@@ -204,7 +138,7 @@ def test_what_has_come_outlives_an_interruption(server, content, tmp_path):
     server.content, server.claims = content[: len(content) // 2], len(content) - len(content) // 2
     with pytest.raises(DownloadError):
         prepare.prepare(TETROMINOES, tmp_path / "a.h5", server.url)
-    assert [path.name for path in tmp_path.iterdir()] == ["tetrominoes_train.tfrecords.part"]
+    assert [path.name for path in tmp_path.iterdir()] == ["released.part"]
     server.content, server.claims = content, 0
     server.asked.clear()
     assert prepare.prepare(TETROMINOES, tmp_path / "a.h5", server.url) == 40

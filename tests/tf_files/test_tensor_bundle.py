@@ -1,5 +1,6 @@
 """The reader of TensorFlow checkpoints: genuine files, odd ones, and all that can be wrong with one."""
 
+import contextlib
 import tracemalloc
 from pathlib import Path
 
@@ -162,11 +163,10 @@ def test_a_number_that_needs_all_memory_takes_none():
 
 
 def test_names_that_grow_without_end_are_refused():
-    entries, length = b"", 0
-    for _ in range(5000):  # each name one letter longer than the one before, told in four bytes
+    entries = bytes(2) + bundles.number(len(bundles.header())) + bundles.header()
+    for length in range(5000):  # each name one letter longer than the one before, told in four bytes
         entries += bundles.number(length) + b"\x01\x00a"
-        length += 1
-    refuses(bundles.table([entries + bytes(4) + (1).to_bytes(4, "little")]), b"", "header|longer than its block")
+    refuses(bundles.table([entries + bytes(4) + (1).to_bytes(4, "little")]), b"", "an entry is longer than its block")
 
 
 def packed(*commands, size):
@@ -251,7 +251,5 @@ def test_mutilated_blocks_with_checksums_that_fit_are_read_or_refused(content):
 @FUZZ
 @given(st.binary(max_size=200), st.integers(0, 1000))
 def test_any_bytes_are_unpacked_within_the_limit_or_refused(block, limit):
-    try:
+    with contextlib.suppress(WireError):
         assert len(decompress(memoryview(block), limit)) <= limit
-    except WireError:
-        pass

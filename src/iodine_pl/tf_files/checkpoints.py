@@ -86,7 +86,8 @@ def _choose(root: Folder, name: str, wanted: str | None) -> tuple[Folder, str]:
 
 def _folders(folder: Folder, relative: str, depth: int) -> Iterator[tuple[str, Folder, list[str]]]:
     """Yields every folder that holds an index: its path below the first one, itself, the names of the indices."""
-    inside = sorted(folder.iterdir(), key=lambda child: child.name)
+    inside: list[Folder] = [*folder.iterdir()]
+    inside.sort(key=lambda child: child.name)
     if indices := [child.name for child in inside if child.name.endswith(".index") and child.is_file()]:
         yield relative, folder, indices
     for child in inside:
