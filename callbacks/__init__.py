@@ -6,5 +6,14 @@ from iodine_pl.callbacks.images_per_second import ImagesPerSecond
 from iodine_pl.callbacks.last_checkpoint import LastCheckpoint
 from iodine_pl.callbacks.prediction_writer import PredictionWriter
 from iodine_pl.callbacks.slot_panels import SlotPanels
+from iodine_pl.callbacks.slot_use import SlotUse
 
-__all__ = ["AdjustedRandIndex", "BestCheckpoint", "ImagesPerSecond", "LastCheckpoint", "PredictionWriter", "SlotPanels"]
+__all__ = [
+    "AdjustedRandIndex",
+    "BestCheckpoint",
+    "ImagesPerSecond",
+    "LastCheckpoint",
+    "PredictionWriter",
+    "SlotPanels",
+    "SlotUse",
+]

@@ -26,6 +26,7 @@ from iodine_pl.callbacks import (
     LastCheckpoint,
     PredictionWriter,
     SlotPanels,
+    SlotUse,
 )
 from iodine_pl.checkpoint_io import AtomicCheckpointIO
 from iodine_pl.datamodules import SceneFileError, TFRecordError
@@ -227,7 +228,7 @@ def main(args: Sequence[str] | None = None) -> IodineCLI:
             seed_everything_default=0,
             save_config_callback=_SaveConfigOfFit,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"callbacks": [AdjustedRandIndex(), ImagesPerSecond()]},
+            trainer_defaults={"callbacks": [AdjustedRandIndex(), ImagesPerSecond(), SlotUse()]},
             args=arguments,
         )
     except (SceneFileError, TFRecordError) as error:

@@ -1,0 +1,127 @@
+"""Watches whether the slots share the work, and says in words what is wrong where they do not."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_utilities.core.rank_zero import rank_zero_info
+from torch import Tensor
+from torchmetrics import Metric
+
+from iodine_pl.callbacks.contract import decompose, require_fields
+
+__all__ = ["SlotUse", "diagnose"]
+
+_WINS = 0.01  # of the pixels: a slot that wins fewer is not used
+_MOST_SLOTS = 64  # whose KL is watched; a fixed number, so that a process without images can take part
+
+
+class _MeanUse(Metric):
+    """Averages over images: slots used, entropy of the masks, KL of the slots in falling order."""
+
+    full_state_update = False
+
+    total: Tensor
+    images: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(3 + _MOST_SLOTS, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("images", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, masks: Tensor, kl: Tensor) -> None:
+        slots = masks.shape[1]
+        won = torch.nn.functional.one_hot(masks.argmax(dim=1), slots).double().mean(dim=(1, 2))  # (B, K)
+        used = (won >= _WINS).double().sum(dim=1)
+        entropy = torch.special.entr(masks.double()).sum(dim=1).mean(dim=(1, 2)) / math.log(max(2, slots))
+        count = torch.full_like(entropy, slots)
+        ranked = kl.double().sort(dim=1, descending=True).values[:, :_MOST_SLOTS]
+        terms = torch.cat([torch.stack([count, used, entropy], dim=1), ranked], dim=1)
+        self.total[: terms.shape[1]] += terms.sum(dim=0).to(self.total.device)
+        self.images += len(masks)
+
+    def compute(self) -> tuple[int, float, float, list[float]]:
+        """Returns the number of slots, and the means."""
+        slots, used, entropy, *kl = (self.total / self.images).tolist()
+        return round(slots), used, entropy, kl[: round(slots)]
+
+
+def diagnose(slots: int, used: float, entropy: float, kl: list[float]) -> str:
+    """Says what the slots do and what usually helps; nothing if they share the work.
+
+    Args:
+        slots: K.
+        used: number of slots that win at least 1% of the pixels, mean over images.
+        entropy: of the masks, from 0 (each pixel belongs to one slot) to 1 (all slots share each pixel alike).
+        kl: of each slot in nats, falling, mean over images.
+    """
+    if slots == 1:
+        return ""
+    if sum(kl) < 1.0:
+        return (
+            f"The latents say nothing ({sum(kl):.2f} nats): every image is explained alike. Usual at the very "
+            "beginning; if it stays, lower pixel_scale, which weighs the image more against the prior."
+        )
+    if entropy > 0.5:
+        return (
+            f"The masks are nearly flat (entropy {entropy:.2f} of 1): all slots share every pixel, and each takes a "
+            "colour, not a place. Usual early; a larger pixel_scale gets through it sooner."
+        )
+    if used < 1.5:
+        return (
+            "One slot wins nearly every pixel: it explains the whole image. Usual early; if it stays, try a larger "
+            "pixel_scale or another seed."
+        )
+    if used < 2.5 and slots > 3:
+        return (
+            f"Two of {slots} slots win nearly every pixel: as a rule the background and everything else. Usual before "
+            "the objects come apart; if it stays, try another seed, a larger pixel_scale or a lower learning_rate."
+        )
+    return ""
+
+
+class SlotUse(pl.Callback):
+    """Logs how the slots share the work after each validation, and says it in words when it changes.
+
+    ``val/slots_used``: slots that win at least 1% of the pixels, mean over images; ``val/mask_entropy``: of the masks
+    at a pixel, from 0 to 1; ``val_slots/kl_0`` … ``kl_K-1``: KL in nats of the slot that has most, and so on. Means
+    over all images, the same on any number of processes. The module's ``forward`` must be annotated to return something with
+    ``masks`` (B, K, H, W) and ``kl`` (B, K).
+    """
+
+    def __init__(self) -> None:
+        self._use = _MeanUse()
+        self.said = ""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        require_fields(self, pl_module, "masks", "kl")
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._use.reset()
+        if pl_module.device.type != "mps":  # has no float64; there the metric stays on the CPU
+            self._use.to(pl_module.device)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        result = decompose(pl_module, batch, outputs)
+        self._use.update(result.masks, result.kl)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        slots, used, entropy, kl = self._use.compute()
+        values = {"val/slots_used": used, "val/mask_entropy": entropy}
+        values |= {f"val_slots/kl_{rank}": value for rank, value in enumerate(kl)}
+        pl_module.log_dict(values, sync_dist=True)  # already the same on all processes; Lightning wants to hear it
+        words = diagnose(slots, used, entropy, kl)
+        if words != self.said and not trainer.sanity_checking:
+            rank_zero_info(f"Slots after {trainer.global_step} updates: {words or 'they share the work.'}")
+            self.said = words

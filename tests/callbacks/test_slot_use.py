@@ -1,0 +1,93 @@
+import math
+import re
+
+import pytest
+import torch
+from test_callbacks import Other, loader, trainer
+from test_iodine import small
+
+from iodine_pl.callbacks import SlotUse
+from iodine_pl.callbacks.slot_use import diagnose
+
+
+class Slots(Other):
+    """Explains every image by the masks and KL that it was made with."""
+
+    def __init__(self, masks, kl):
+        super().__init__()
+        self.masks, self.kl = masks, kl
+
+    def validation_step(self, batch, batch_idx):
+        count = len(batch["image"])
+        result = self(batch)
+        return result._replace(
+            masks=self.masks.expand(count, -1, -1, -1), kl=torch.as_tensor(self.kl).expand(count, -1)
+        )
+
+
+def validated(tmp_path, masks, kl, **arguments):
+    use = SlotUse()
+    run = trainer(tmp_path, use, **arguments)
+    run.validate(Slots(masks, kl), loader())
+    return use, {name: float(value) for name, value in run.callback_metrics.items()}
+
+
+def halves():
+    """Three slots; the first two win a half of the 8x8 pixels each."""
+    masks = torch.zeros(3, 8, 8)
+    masks[0, :4] = masks[1, 4:] = 1
+    return masks
+
+
+def test_masks_that_share_the_work(tmp_path):
+    use, logged = validated(tmp_path, halves(), [3.0, 5.0, 0.5])
+    assert logged == {
+        "val/slots_used": 2,
+        "val/mask_entropy": 0,
+        "val_slots/kl_0": 5,
+        "val_slots/kl_1": 3,
+        "val_slots/kl_2": 0.5,
+    }
+    assert use.said == ""
+
+
+def test_a_slot_that_wins_less_than_a_hundredth_is_not_used(tmp_path):
+    masks = torch.zeros(2, 20, 20)
+    masks[0], masks[1, 0, :3] = 0.5, 1
+    assert validated(tmp_path, masks, [2.0, 2.0])[1]["val/slots_used"] == 1
+    masks[1, 0, :4] = 1
+    assert validated(tmp_path, masks, [2.0, 2.0])[1]["val/slots_used"] == 2
+
+
+def test_entropy_of_flat_masks(tmp_path):
+    masks = torch.full((4, 8, 8), 0.25)
+    use, logged = validated(tmp_path, masks, [9.0] * 4)
+    assert logged["val/mask_entropy"] == pytest.approx(1)
+    assert "masks are nearly flat" in use.said
+    masks[2:] = 0
+    masks[:2] = 0.5
+    logged = validated(tmp_path, masks, [9.0] * 4)[1]
+    assert logged["val/mask_entropy"] == pytest.approx(math.log(2) / math.log(4))
+
+
+@pytest.mark.parametrize(
+    ("slots", "used", "entropy", "kl", "words"),
+    [
+        (1, 1.0, 0.0, [9.0], "^$"),
+        (4, 3.6, 0.1, [9.0, 8.0, 7.0, 0.1], "^$"),
+        (3, 2.0, 0.1, [9.0, 8.0, 7.0], "^$"),
+        (4, 1.0, 0.1, [0.2, 0.1, 0.1, 0.1], r"say nothing \(0\.50 nats\)"),
+        (4, 3.0, 0.9, [9.0] * 4, r"nearly flat \(entropy 0\.90"),
+        (4, 1.1, 0.1, [9.0] * 4, "One slot wins"),
+        (4, 2.0, 0.1, [9.0] * 4, "Two of 4 slots win"),
+    ],
+)
+def test_diagnosis(slots, used, entropy, kl, words):
+    assert re.search(words, diagnose(slots, used, entropy, kl))
+
+
+def test_it_watches_a_real_model_on_any_number_of_slots(tmp_path):
+    run = trainer(tmp_path, SlotUse(), num_sanity_val_steps=1)
+    run.fit(small(num_slots=5), loader(), loader())
+    assert {f"val_slots/kl_{rank}" for rank in range(5)} <= run.callback_metrics.keys()
+    assert 1 <= run.callback_metrics["val/slots_used"] <= 5
