@@ -88,8 +88,8 @@ class SlotUse(pl.Callback):
 
     ``val/slots_used``: slots that win at least 1% of the pixels, mean over images; ``val/mask_entropy``: of the masks
     at a pixel, from 0 to 1; ``val_slots/kl_0`` … ``kl_K-1``: KL in nats of the slot that has most, and so on. Means
-    over all images, the same on any number of processes. The module's ``forward`` must be annotated to return something with
-    ``masks`` (B, K, H, W) and ``kl`` (B, K).
+    over all images, the same on any number of processes. The module's ``forward`` must be annotated to return something
+    with ``masks`` (B, K, H, W) and ``kl`` (B, K).
     """
 
     def __init__(self) -> None:
