@@ -65,20 +65,20 @@ def diagnose(slots: int, used: float, entropy: float, kl: list[float]) -> str:
             f"The latents say nothing ({sum(kl):.2f} nats): every image is explained alike. Usual at the very "
             "beginning; if it stays, lower pixel_scale, which weighs the image more against the prior."
         )
-    if entropy > 0.5:
+    if entropy > 0.8:  # 0.6 is left where slots have objects but share the background
         return (
             f"The masks are nearly flat (entropy {entropy:.2f} of 1): all slots share every pixel, and each takes a "
-            "colour, not a place. Usual early; a larger pixel_scale gets through it sooner."
+            "colour, not a place. Usual early; a pixel_scale that is too small or too large keeps it so."
         )
     if used < 1.5:
         return (
-            "One slot wins nearly every pixel: it explains the whole image. Usual early; if it stays, try a larger "
-            "pixel_scale or another seed."
+            "One slot wins nearly every pixel: it explains the whole image. Usual early; if it stays, try another "
+            "pixel_scale or seed."
         )
     if used < 2.5 and slots > 3:
         return (
             f"Two of {slots} slots win nearly every pixel: as a rule the background and everything else. Usual before "
-            "the objects come apart; if it stays, try another seed, a larger pixel_scale or a lower learning_rate."
+            "the objects come apart; if it stays, try another seed, pixel_scale or learning_rate."
         )
     return ""
 

@@ -1,5 +1,6 @@
-"""The benchmark of the engine runs, and says what it measured in the form that it promises."""
+"""The benchmarks run, and say what they measured in the form that they promise."""
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pytest
 from command import run
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "engine.py"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SCRIPT = BENCHMARKS / "engine.py"
+LEARNING = BENCHMARKS / "learning.py"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads memory where Linux tells it")
@@ -30,3 +33,25 @@ def test_engine(tmp_path):
     assert work["stopped", "train"] < work["full", "train"] < work["recompute", "train"] < work["plain", "train"]
     assert work["full", "evaluate"] < 0.5 * work["full", "train"]
     assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_learning_compares_variants_and_goes_on_where_it_was(tmp_path):
+    plan = tmp_path / "plan.yaml"
+    flags = "data.num_train: 64, data.num_val: 4, data.num_test: 1, trainer.val_check_interval: 1"
+    plan.write_text(
+        f"base: configs/quickstart.yaml\nimages: 48\nseeds: [0, 1]\nruns:\n"
+        f"  full: {{{flags}}}\n  stopped: {{{flags}, model.input_gradients: stopped}}\n"
+    )
+    table, plot = tmp_path / "a.csv", tmp_path / "a.png"
+    arguments = [plan, "--csv", table, "--plot", plot]
+    said = run(*arguments, folder=tmp_path, script=LEARNING)
+    rows = list(csv.DictReader(table.open()))
+    assert len(rows) == 2 * 2 * 3
+    assert [row["images"] for row in rows if (row["run"], row["seed"]) == ("stopped", "1")] == ["16", "32", "48"]
+    assert f"{'stopped':32s}     2 " in said
+    assert plot.stat().st_size > 10_000
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(lines[:-3]))  # the last run is lost
+    run(*arguments, folder=tmp_path, script=LEARNING)
+    assert len(table.read_text().splitlines()) == len(lines)
+    assert table.read_text().startswith("".join(lines[:-3]))
