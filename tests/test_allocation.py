@@ -13,11 +13,11 @@ from iodine_pl.allocation import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 faults = []
-for _ in range(3):
+for _ in range(8):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(16 * 2**20)  # 64 MiB, 16,384 pages
+    torch.ones(16 * 2**20)  # 64 MiB: 16,384 pages, or 32 huge ones where the system has them
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(faults[-1])
+print(min(faults[1:]))  # the system may add some of its own
 """
 
 
@@ -27,4 +27,4 @@ def test_large_arrays_are_not_mapped_anew():
     for how in ("keep", "system"):
         command = [sys.executable, "-c", PROGRAM, how]
         faults[how] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert faults["keep"] < 100 < faults["system"]
+    assert faults["keep"] < 16 < faults["system"]
