@@ -1,7 +1,7 @@
 """Trains a list of variants for the same time, over several seeds, and draws how soon each learns.
 
-python benchmarks/learning.py benchmarks/learning/quickstart.yaml --jobs 2 --csv docs/results/learning_quickstart.csv \
-    --plot docs/results/learning_quickstart.png
+python benchmarks/learning.py benchmarks/learning/first_look.yaml --jobs 2 --csv docs/results/learning_first_look.csv \
+    --plot docs/results/learning_first_look.png
 
 The YAML file says what is compared:
 

@@ -9,6 +9,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from iodine_pl import MeanAdjustedRandIndex
 from iodine_pl.callbacks.contract import decompose, require_fields
+from iodine_pl.metrics import to_device
 
 __all__ = ["AdjustedRandIndex"]
 
@@ -32,12 +33,6 @@ class AdjustedRandIndex(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         require_fields(self, pl_module, "masks")
 
-    def _start(self, pl_module: pl.LightningModule) -> None:
-        for metric in self._metrics.values():
-            metric.reset()
-            if pl_module.device.type != "mps":  # has no float64; there the metric stays on the CPU
-                metric.to(pl_module.device)
-
     def _update(self, pl_module: pl.LightningModule, outputs: Any, batch: Any) -> None:
         if not isinstance(batch, dict) or "label" not in batch:
             if not self._said_no_labels:
@@ -56,7 +51,9 @@ class AdjustedRandIndex(pl.Callback):
         pl_module.log(f"{stage}/ari_fg_skipped", float(self._metrics["ari_fg"].images_skipped), sync_dist=True)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._start(pl_module)
+        for metric in self._metrics.values():
+            metric.reset()
+            to_device(metric, pl_module.device)
 
     def on_validation_batch_end(
         self,
@@ -69,22 +66,11 @@ class AdjustedRandIndex(pl.Callback):
     ) -> None:
         self._update(pl_module, outputs, batch)
 
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
+
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._log(pl_module, "val")
-
-    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._start(pl_module)
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._update(pl_module, outputs, batch)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._log(pl_module, "test")

@@ -72,19 +72,9 @@ class SlotPanels(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if not batch_idx and not dataloader_idx:
-            self._draw(trainer, pl_module, batch, "test_")
+            self._draw(trainer, pl_module, batch, "test_" if trainer.testing else "predict_")
 
-    def on_predict_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if not batch_idx and not dataloader_idx:
-            self._draw(trainer, pl_module, batch, "predict_")
+    on_predict_batch_end = on_test_batch_end
 
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, stage: str) -> None:
         if not trainer.is_global_zero:

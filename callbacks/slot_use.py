@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from iodine_pl.callbacks.contract import decompose, require_fields
+from iodine_pl.metrics import to_device
 
 __all__ = ["SlotUse", "diagnose"]
 
@@ -101,8 +102,7 @@ class SlotUse(pl.Callback):
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._use.reset()
-        if pl_module.device.type != "mps":  # has no float64; there the metric stays on the CPU
-            self._use.to(pl_module.device)
+        to_device(self._use, pl_module.device)
 
     def on_validation_batch_end(
         self,

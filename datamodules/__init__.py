@@ -6,8 +6,8 @@ from iodine_pl.datamodules.dataset import SceneDataset
 from iodine_pl.datamodules.files import SceneFileError
 from iodine_pl.datamodules.multi_dsprites import MultiDSpritesDataModule
 from iodine_pl.datamodules.tetrominoes import TetrominoesDataModule
-from iodine_pl.datamodules.tfrecord import Feature, TFRecordError
 from iodine_pl.datamodules.writer import MultiObjectWriter
+from iodine_pl.tf_files.tfrecord import Feature, TFRecordError
 
 __all__ = [
     "ClevrDataModule",

@@ -13,8 +13,8 @@ from tqdm import tqdm
 from iodine_pl.datamodules.columns import label_map, lone_membership, membership_map
 from iodine_pl.datamodules.deepmind import Release
 from iodine_pl.datamodules.resize import CROP, crop_and_resize
-from iodine_pl.datamodules.tfrecord import Source, TFRecordError, parse_example, read_records
 from iodine_pl.datamodules.writer import BLOCK, MultiObjectWriter
+from iodine_pl.tf_files.tfrecord import Source, TFRecordError, parse_example, read_records
 
 __all__ = ["convert"]
 

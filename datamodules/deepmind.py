@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from iodine_pl.datamodules.tfrecord import Feature
+from iodine_pl.tf_files.tfrecord import Feature
 
 __all__ = ["CLEVR", "MULTI_DSPRITES", "TETROMINOES", "Release"]
 

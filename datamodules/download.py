@@ -11,7 +11,7 @@ from types import TracebackType
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from iodine_pl.datamodules.tfrecord import looks_like_records
+from iodine_pl.tf_files.tfrecord import looks_like_records
 
 __all__ = ["Download", "DownloadError"]
 

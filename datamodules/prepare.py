@@ -19,7 +19,7 @@ from iodine_pl.datamodules.download import Download, DownloadError
 from iodine_pl.datamodules.files import SceneFileError
 from iodine_pl.datamodules.multi_dsprites import MultiDSpritesDataModule
 from iodine_pl.datamodules.tetrominoes import TetrominoesDataModule
-from iodine_pl.datamodules.tfrecord import TFRecordError
+from iodine_pl.tf_files.tfrecord import TFRecordError
 
 __all__ = ["main", "prepare"]
 

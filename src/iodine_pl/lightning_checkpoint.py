@@ -47,14 +47,13 @@ def write_checkpoint(
         of_steps = epoch.automatic_optimization.optim_progress.optimizer.step
         of_steps.total.ready = of_steps.total.completed = step
         (optimizer,) = trainer.optimizers
-        for name, parameter in model.named_parameters():
-            if moments:
-                first, second = (moment.to(parameter).clone() for moment in moments[name])
-                optimizer.state[parameter] = {
-                    "step": torch.tensor(float(step)),
-                    "exp_avg": first,
-                    "exp_avg_sq": second,
-                }
+        parameters = dict(model.named_parameters())
+        for name, (first, second) in (moments or {}).items():
+            optimizer.state[parameters[name]] = {
+                "step": torch.tensor(float(step)),
+                "exp_avg": first.to(parameters[name]).clone(),
+                "exp_avg_sq": second.to(parameters[name]).clone(),
+            }
         for schedule in trainer.lr_scheduler_configs:
             schedule.scheduler.last_epoch = step
         trainer.save_checkpoint(path, weights_only=False)

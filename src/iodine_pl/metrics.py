@@ -3,13 +3,22 @@ processes."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from iodine_pl.result import Trace, loss_terms
 
-__all__ = ["MeanAdjustedRandIndex", "MeanTrace", "adjusted_rand_index"]
+__all__ = ["MeanAdjustedRandIndex", "MeanTrace", "adjusted_rand_index", "to_device"]
+
+AnyMetric = TypeVar("AnyMetric", bound=Metric)
+
+
+def to_device(metric: AnyMetric, device: torch.device) -> AnyMetric:
+    """Moves ``metric`` to ``device``, except to Apple's GPUs: they have no float64, so there it stays on the CPU."""
+    return metric if device.type == "mps" else metric.to(device)
 
 
 def adjusted_rand_index(label: Tensor, assignment: Tensor, foreground: bool = True) -> Tensor:

@@ -12,7 +12,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from iodine_pl.metrics import MeanTrace
+from iodine_pl.metrics import MeanTrace, to_device
 from iodine_pl.noise import keyed_normal
 from iodine_pl.optim import TFAdam, square_root_rule
 from iodine_pl.result import Decomposition, loss_terms
@@ -139,9 +139,10 @@ class SceneModel(pl.LightningModule):
             return  # a subclass has its own
         rate, _ = self._scaled_learning_rate()
         schedule.base_lrs = [rate]
+        (decay,) = schedule.lr_lambdas
         for group in schedule.optimizer.param_groups:
             group["initial_lr"] = rate
-            group["lr"] = rate * self.decay_factor ** (schedule.last_epoch / self.decay_steps)
+            group["lr"] = rate * decay(schedule.last_epoch)
 
     def configure_gradient_clipping(
         self,
@@ -197,9 +198,8 @@ class SceneModel(pl.LightningModule):
         return result
 
     def _start_evaluation(self) -> None:
-        means = MeanTrace(self.num_iterations)
-        # Kept in a list, so that it is no part of the model; it has float64, which Apple's GPUs have not.
-        self._evaluation = [means if self.device.type == "mps" else means.to(self.device)]
+        # Kept in a list, so that it is no part of the model.
+        self._evaluation = [to_device(MeanTrace(self.num_iterations), self.device)]
 
     def _evaluate(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:
         result = self.predict_step(batch, batch_idx)

@@ -9,7 +9,7 @@ from iodine_pl.datamodules.columns import label_map, membership_map
 from iodine_pl.datamodules.convert import convert
 from iodine_pl.datamodules.deepmind import CLEVR, MULTI_DSPRITES, TETROMINOES
 from iodine_pl.datamodules.resize import crop_and_resize
-from iodine_pl.datamodules.tfrecord import parse_example, read_records
+from iodine_pl.tf_files.tfrecord import parse_example, read_records
 
 
 def test_real_records(tmp_path):
