@@ -340,6 +340,13 @@ def test_a_page_in_place_of_the_file_is_refused(server, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("end", ["", "folder/..", "?file=a.zip"])
+def test_an_address_without_the_name_of_a_file_is_refused(end, server, tmp_path):
+    with pytest.raises(SystemExit, match="names no file"):
+        main([server.url.rsplit("/", 1)[0] + "/" + end, "--out", str(tmp_path / "a.ckpt")])
+    assert server.asked == []
+
+
 def test_the_command_line_takes_the_converted_checkpoint(tmp_path, monkeypatch, capsys):
     """Convert, test, predict, train on, resume: as a user types it."""
     monkeypatch.chdir(tmp_path)

@@ -10,8 +10,9 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -114,11 +115,12 @@ def _from_variables(variables: Mapping[str, ArrayLike], arguments: Mapping[str, 
     step = _step(variables[_STEP]) if _STEP in variables else 0
 
     inferred = infer_arguments(weights)
+    arguments = inferred | dict(arguments)
     with torch.device("meta"):  # takes no memory, however large a wrong shape makes it
         network = next((name for name in NETWORKS if _is_network(name, inferred)), None)
         make = IODINE if network is None else getattr(IODINE, network)
-        in_our_layout(make(**(inferred | dict(arguments))), weights)
-    model = make(**(inferred | dict(arguments)))
+        in_our_layout(make(**arguments), weights)
+    model = make(**arguments)
     load_variables(model, weights)
     if not any(moments) and not powers:
         return Official(model, network, step, {}, tuple(unused))
@@ -175,7 +177,10 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _fetch(url: str, folder: Path) -> Path:
     """Downloads a zip file, once: it stays for the other checkpoints in it."""
-    target = folder / url.rsplit("/", 1)[-1]
+    name = PurePosixPath(urlsplit(url).path).name
+    if name in ("", ".."):
+        raise DownloadError(f"{url} names no file: give the address of the zip file itself")
+    target = folder / name
     if target.exists():
         print(f"{target} is there already")
         return target
