@@ -19,6 +19,7 @@ from iodine_pl.mixture import make_distribution
 from iodine_pl.posterior import PRIOR_SCALE
 from iodine_pl.refinement import RefinementNetwork, State
 from iodine_pl.result import Decomposition, Trace
+from iodine_pl.scale_schedule import ScaleSchedule
 from iodine_pl.scene_model import Batch, SceneModel
 
 __all__ = ["IODINE"]
@@ -38,7 +39,9 @@ class IODINE(SceneModel):
         image_channels: C.
         pixel_distribution: ``logistic`` (released code), ``gaussian`` (paper) or ``bernoulli`` (binary images in {0,
             1}).
-        pixel_scale: its scale; None means 0.03 for ``logistic`` (code) and sigma 0.1 for ``gaussian`` (paper).
+        pixel_scale: its scale; None means 0.03 for ``logistic`` (code) and sigma 0.1 for ``gaussian`` (paper). Scales
+            by the updates done, as in ``{0: 0.3, 1000: 0.5}``, change it in training, along straight lines between
+            them; outside of training it is the last of them.
         prior_scale: standard deviation of the prior; sqrt(ln 2) in the code, 1.0 in the paper.
         decoder_channels, decoder_kernel: hidden convolutions of the decoder.
         latent_constant: constant channel appended to each latent (code; not in the paper).
@@ -82,7 +85,7 @@ class IODINE(SceneModel):
         latent_size: int = 32,
         image_channels: int = 3,
         pixel_distribution: Literal["logistic", "gaussian", "bernoulli"] = "logistic",
-        pixel_scale: float | None = None,
+        pixel_scale: float | dict[int, float] | None = None,
         prior_scale: float = PRIOR_SCALE,
         decoder_channels: Sequence[int] = (32, 32, 32, 32),
         decoder_kernel: int = 5,
@@ -140,7 +143,10 @@ class IODINE(SceneModel):
         self.mask_posterior_epsilon = mask_posterior_epsilon
         self.input_gradients = input_gradients
         self.recompute = recompute
-        self.distribution = make_distribution(pixel_distribution, pixel_scale)
+        self.pixel_distribution = pixel_distribution
+        self.scale_schedule = ScaleSchedule(pixel_scale) if isinstance(pixel_scale, Mapping) else None
+        last_scale = pixel_scale if self.scale_schedule is None else self.scale_schedule.last
+        self.distribution = make_distribution(pixel_distribution, last_scale)
         self.decoder = SpatialBroadcastDecoder(
             latent_size, image_channels, decoder_channels, decoder_kernel, latent_constant
         )
@@ -256,6 +262,12 @@ class IODINE(SceneModel):
         result = self(batch, noise=noise)
         objective = (result.trace.nll + result.trace.kl.sum(dim=2)).mean(dim=1)  # (T+1,)
         return (step_weights(len(objective), like=objective) * objective).sum(), result.detach()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if self.scale_schedule is not None:
+            scale = self.scale_schedule(self.global_step)
+            self.distribution = make_distribution(self.pixel_distribution, scale)
+            self.log("train/pixel_scale", scale)
 
     def noise_shape(self, batch_size: int) -> tuple[int, ...]:
         return (self.num_iterations + 1, batch_size, self.num_slots, self.latent_size)
