@@ -17,6 +17,7 @@ from iodine_pl.engine import Engine, Evaluation, Full, Parts, Recompute, Stopped
 from iodine_pl.inner_gradient import differentiation_allowed, usable_in_graph
 from iodine_pl.mixture import make_distribution
 from iodine_pl.posterior import PRIOR_SCALE
+from iodine_pl.pretrained import find_weights
 from iodine_pl.refinement import RefinementNetwork, State
 from iodine_pl.result import Decomposition, Trace
 from iodine_pl.scale_schedule import ScaleSchedule
@@ -203,6 +204,22 @@ class IODINE(SceneModel):
             "reference_batch_size": 32,
         }
         return cls(**(official | arguments))
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **arguments: Any) -> IODINE:
+        """Makes a trained model, on the CPU, in evaluation mode.
+
+        Args:
+            name_or_path: weights that come with the package, such as ``tetrominoes`` (see
+                :func:`iodine_pl.pretrained.available`), or the path of any checkpoint of this model.
+            arguments: in place of those that it was trained with, such as ``num_slots``.
+
+        Raises:
+            FileNotFoundError: if there are no such weights.
+        """
+        path = find_weights(name_or_path)
+        model: IODINE = cls.load_from_checkpoint(path, map_location="cpu", weights_only=True, **arguments)
+        return model.eval()
 
     @staticmethod
     def from_official(

@@ -20,10 +20,10 @@ class ScaleSchedule:
     """
 
     def __init__(self, scales: Mapping[int, float]) -> None:
+        scales = {int(updates): scale for updates, scale in scales.items()}  # a checkpoint of the command line has text
         if not scales or min(scales) < 0 or not all(scale > 0.0 for scale in scales.values()):
             raise ValueError(
-                "pixel_scale must be positive, or scales by the updates done, like {0: 0.3, 1000: 0.5}; got "
-                f"{dict(scales)}"
+                f"pixel_scale must be positive, or scales by the updates done, like {{0: 0.3, 1000: 0.5}}; got {scales}"
             )
         self.updates, self.scales = zip(*sorted(scales.items()), strict=True)
 

@@ -1,0 +1,71 @@
+"""Weights that come with the package, and how they are made."""
+
+import pytest
+import torch
+
+from iodine_pl import IODINE
+from iodine_pl.cli import main as train
+from iodine_pl.pretrained.__main__ import main
+
+SMALL = [
+    "--model.latent_size=4",
+    "--model.decoder_channels=[4]",
+    "--model.encoder_channels=[4]",
+    "--model.mlp_sizes=[4]",
+]
+DATA = ["--data.size=20", "--data.objects=1", "--data.num_train=8", "--data.num_val=4", "--data.num_test=4"]
+QUIET = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
+
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scales = ["--model.pixel_distribution=gaussian", "--model.pixel_scale={0: 0.3, 1: 0.5}"]
+    train(["fit", "--name=run", "--trainer.max_steps=2", "--data.batch_size=4", *SMALL, *DATA, *QUIET, *scales])
+    return tmp_path / "runs/run/version_0/checkpoints/last.ckpt"
+
+
+def test_weights_are_the_model_and_nothing_else(checkpoint, capsys):
+    main([str(checkpoint), "--out", "mine.ckpt"])
+    assert "after 2 updates" in capsys.readouterr().out
+    whole, weights = (torch.load(path, weights_only=True) for path in (checkpoint, "mine.ckpt"))
+    assert "optimizer_states" in whole
+    assert set(weights) <= {
+        "state_dict",
+        "hyper_parameters",
+        "hparams_name",
+        "pytorch-lightning_version",
+        "global_step",
+        "epoch",
+    }
+
+    expected, model = IODINE.load_from_checkpoint(checkpoint), IODINE.from_pretrained("mine.ckpt")
+    assert not model.training
+    assert model.distribution.scale == 0.5
+    images, noise = torch.rand(2, 3, 20, 20), torch.randn(model.noise_shape(2))
+    with torch.no_grad():
+        torch.testing.assert_close(model(images, noise=noise).masks, expected.eval()(images, noise=noise).masks)
+    assert IODINE.from_pretrained("mine.ckpt", num_slots=7).num_slots == 7
+
+
+def test_the_command_line_takes_weights(checkpoint):
+    main([str(checkpoint), "--out", "mine.ckpt"])
+    of_run = train(["test", "--ckpt_path=last", *QUIET]).trainer.callback_metrics["test/elbo"]
+    of_weights = train(
+        ["test", "--ckpt_path=mine.ckpt", "--data.batch_size=4", *DATA, *QUIET]
+    ).trainer.callback_metrics["test/elbo"]
+    assert float(of_weights) == pytest.approx(float(of_run), rel=1e-6)
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "numbers.ckpt"
+    torch.save({"step": 3}, path)
+    with pytest.raises(SystemExit, match="it has no state_dict and no hyper_parameters"):
+        main([str(path), "--out", str(tmp_path / "out.ckpt")])
+    with pytest.raises(SystemExit, match="is there already"):
+        main([str(path), "--out", str(path)])
+
+
+def test_unknown_weights_are_named():
+    with pytest.raises(FileNotFoundError, match="there are no weights 'clevr7': give a checkpoint"):
+        IODINE.from_pretrained("clevr7")
