@@ -86,10 +86,19 @@ def waiting_bytes(iterations, **arguments):
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-@pytest.mark.parametrize("mode", ["recompute", "stopped", "stopped, recompute"])
+def growth(mode, **arguments):
+    return waiting_bytes(9, **MODES[mode] | arguments) - waiting_bytes(3, **MODES[mode] | arguments)
+
+
+@pytest.mark.parametrize("mode", ["recompute", "stopped, recompute"])
 def test_no_activation_waits_for_the_end(mode):
-    growth = {m: waiting_bytes(9, **MODES[m]) - waiting_bytes(3, **MODES[m]) for m in ("full", mode)}
-    assert growth[mode] < 0.01 * growth["full"]
+    assert growth(mode) < 0.01 * growth("full")
+
+
+def test_with_stopped_inputs_no_activation_of_the_decoder_waits():
+    small, large = {"decoder_channels": (4,)}, {"decoder_channels": (16, 16, 16)}
+    assert growth("stopped", **large) == growth("stopped", **small)
+    assert growth("full", **large) > 2 * growth("full", **small)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -211,8 +210,8 @@ class Recompute(Evaluation):
 class Stopped(Evaluation):
     """Takes the decoder's final gradient at each step, with the inner one: nothing else goes back into the decoder.
 
-    That gradient is step t's, times its weight in the loss, which is known: so only the sum over the steps is kept. Of
-    each step what was decoded is kept, from which the backward pass runs the refinement network once more.
+    That gradient is step t's, times its weight in the loss, which is known: so only the sum over the steps is kept, and
+    of each step the refinement network's activations.
     """
 
     def __init__(self, parts: Parts, images: Tensor, noise: Tensor, inner_batch: int) -> None:
@@ -236,22 +235,7 @@ class Stopped(Evaluation):
         return mixture, gradient
 
     def advance(self, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        recall = self.remember(view)
-
-        def again(parameters: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-            after, state_after = self.refine(self.mix(recall()), parameters, gradient, state)
-            return after, *state_after
-
-        known, known_state = super().advance(view, parameters, gradient, state)
-        after, *state_after = recomputed(
-            again, (known, *known_state), (parameters, *state), _trained(self.parts.refinement)
-        )
-        return after, tuple(state_after)
-
-    def remember(self, view: View) -> Callable[[], Decoded]:
-        """Returns what gives, in the backward pass, that which was decoded."""
-        decoded = Decoded(view.mixture.mask_logits, view.mixture.parameters)
-        return lambda: decoded
+        return self.refine(view.mixture, parameters, gradient, state)
 
     def enter_graph(self, nll: Tensor) -> Tensor:
         latents, self.latents = self.latents, []  # as in Recompute
@@ -260,16 +244,23 @@ class Stopped(Evaluation):
 
 
 class StoppedRecompute(Stopped):
-    """Does not even keep what was decoded, but decodes it again, without a graph."""
+    """Keeps nothing image-sized: the backward pass decodes again, without a graph, and refines again, with one."""
 
-    def remember(self, view: View) -> Callable[[], Decoded]:
+    def advance(self, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
         latents = view.latents.detach()
 
-        def decode_again() -> Decoded:
+        def again(parameters: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
             with torch.no_grad():
-                return self.decode(latents)
+                mixture = self.mix(self.decode(latents))
+            after, state_after = self.refine(mixture, parameters, gradient, state)
+            return after, *state_after
 
-        return decode_again
+        with torch.no_grad():
+            known, known_state = super().advance(view, parameters, gradient, state)
+        after, *state_after = recomputed(
+            again, (known, *known_state), (parameters, *state), _trained(self.parts.refinement)
+        )
+        return after, tuple(state_after)
 
 
 def _detached(decoded: Decoded) -> Decoded:
