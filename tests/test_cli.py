@@ -114,6 +114,8 @@ def test_flags_win_over_the_run(inside):
     )
     assert tested.model.num_slots == 2
     assert "test_steps/nll_2" in tested.trainer.callback_metrics
+    more = main(["validate", "--ckpt_path", "last", BAR, "--model.evaluation_iterations=4"])
+    assert "val_steps/nll_4" in more.trainer.callback_metrics
     assert tested.datamodule.num_test == 5
 
 

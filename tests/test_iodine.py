@@ -107,6 +107,7 @@ def test_wrong_images_are_refused(images, error, words):
     [
         {"num_slots": 0},
         {"num_iterations": 0},
+        {"evaluation_iterations": 0},
         {"latent_size": 0},
         {"prior_scale": 0.0},
         {"coordinates": "polar"},
@@ -119,6 +120,17 @@ def test_wrong_images_are_refused(images, error, words):
 def test_wrong_arguments_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         small(**wrong)
+
+
+def test_more_steps_in_evaluation():
+    model = small(evaluation_iterations=5)
+    images = torch.rand(2, 3, 8, 8)
+    assert len(model(images, return_steps=True).steps) == 2 + 1
+    assert model.noise_shape(2)[0] == 2 + 1
+    model.eval()
+    assert len(model(images, return_steps=True).steps) == 5 + 1
+    assert model.noise_shape(2)[0] == 5 + 1
+    assert len(model(images, num_iterations=3, return_steps=True).steps) == 3 + 1
 
 
 @pytest.mark.parametrize("guard", [torch.enable_grad, torch.no_grad, torch.inference_mode])

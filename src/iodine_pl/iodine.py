@@ -36,6 +36,8 @@ class IODINE(SceneModel):
     Args:
         num_slots: K in training; any other can be asked for at each call.
         num_iterations: T, refinement steps; T + 1 states are decoded. Any other can be asked for at each call.
+        evaluation_iterations: T in evaluation mode (validation, test, prediction, after ``eval()``); None: as in
+            training. A model that was trained with few steps goes on improving over more.
         latent_size: D, length of a slot's latent.
         image_channels: C.
         pixel_distribution: ``logistic`` (released code), ``gaussian`` (paper) or ``bernoulli`` (binary images in {0,
@@ -83,6 +85,7 @@ class IODINE(SceneModel):
         self,
         num_slots: int = 4,
         num_iterations: int = 5,
+        evaluation_iterations: int | None = None,
         latent_size: int = 32,
         image_channels: int = 3,
         pixel_distribution: Literal["logistic", "gaussian", "bernoulli"] = "logistic",
@@ -129,8 +132,9 @@ class IODINE(SceneModel):
             seed=seed,
         )
         self.save_hyperparameters()
-        for name, value in (("num_slots", num_slots), ("num_iterations", num_iterations), ("latent_size", latent_size)):
-            if value < 1:
+        counts = {"num_slots": num_slots, "num_iterations": num_iterations, "latent_size": latent_size}
+        for name, value in (counts | {"evaluation_iterations": evaluation_iterations}).items():
+            if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if input_gradients not in ("full", "stopped"):
             raise ValueError(f"input_gradients must be 'full' or 'stopped', got {input_gradients!r}")
@@ -138,6 +142,7 @@ class IODINE(SceneModel):
             raise ValueError(f"prior_scale must be positive, got {prior_scale}")
         self.num_slots = num_slots
         self.num_iterations = num_iterations
+        self.evaluation_iterations = evaluation_iterations
         self.latent_size = latent_size
         self.image_channels = image_channels
         self.prior_scale = prior_scale
@@ -245,7 +250,7 @@ class IODINE(SceneModel):
         Args:
             batch: images ``(B, C, H, W)``, uint8 or float in [0, 1], or a dict with them under ``image``.
             num_slots: K, if not that of training.
-            num_iterations: T >= 0, if not that of training.
+            num_iterations: T >= 0, if not that of the mode, training or evaluation.
             noise: standard-normal numbers ``(T+1, B, K, D)`` for the samples of z, in place of fresh ones.
             return_steps: also return the decomposition at every refinement step.
 
@@ -259,7 +264,7 @@ class IODINE(SceneModel):
         """
         images = self.images(batch)
         slots = self.num_slots if num_slots is None else num_slots
-        iterations = self.num_iterations if num_iterations is None else num_iterations
+        iterations = self.iterations if num_iterations is None else num_iterations
         if slots < 1 or iterations < 0:
             raise ValueError(f"need num_slots >= 1 and num_iterations >= 0, got {slots} and {iterations}")
         shape = (iterations + 1, images.shape[0], slots, self.latent_size)
@@ -287,7 +292,7 @@ class IODINE(SceneModel):
             self.log("train/pixel_scale", scale)
 
     def noise_shape(self, batch_size: int) -> tuple[int, ...]:
-        return (self.num_iterations + 1, batch_size, self.num_slots, self.latent_size)
+        return (self.iterations + 1, batch_size, self.num_slots, self.latent_size)
 
     # torch.compile of the whole model can trace no gradient inside of it: see compile_networks.
     @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -64,6 +64,7 @@ class SceneModel(pl.LightningModule):
         self.guard = NonFiniteGuard(max_skipped_updates)
         self.image_channels = 3
         self.num_iterations = 0
+        self.evaluation_iterations: int | None = None
         self._evaluation: list[MeanTrace] = []
         self._schedule: torch.optim.lr_scheduler.LambdaLR | None = None
 
@@ -78,6 +79,12 @@ class SceneModel(pl.LightningModule):
     @abstractmethod
     def noise_shape(self, batch_size: int) -> tuple[int, ...]:
         """Returns the shape of ``noise`` for a batch; its axis 1 is the batch."""
+
+    @property
+    def iterations(self) -> int:
+        """T of the mode that the module is in: training or evaluation."""
+        in_evaluation = self.num_iterations if self.evaluation_iterations is None else self.evaluation_iterations
+        return self.num_iterations if self.training else in_evaluation
 
     def images(self, batch: Batch | Tensor) -> Tensor:
         """Returns the images of a batch, ``(B, C, H, W)`` in [0, 1], in the parameters' floating type.
@@ -199,7 +206,7 @@ class SceneModel(pl.LightningModule):
 
     def _start_evaluation(self) -> None:
         # Kept in a list, so that it is no part of the model.
-        self._evaluation = [to_device(MeanTrace(self.num_iterations), self.device)]
+        self._evaluation = [to_device(MeanTrace(self.iterations), self.device)]
 
     def _evaluate(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:
         result = self.predict_step(batch, batch_idx)
