@@ -68,13 +68,14 @@ def diagnose(slots: int, used: float, entropy: float, kl: list[float]) -> str:
         )
     if entropy > 0.8:  # 0.6 is left where slots have objects but share the background
         return (
-            f"The masks are nearly flat (entropy {entropy:.2f} of 1): all slots share every pixel, and each takes a "
-            "colour, not a place. Usual early; a pixel_scale that is too small or too large keeps it so."
+            f"The masks are nearly flat (entropy {entropy:.2f} of 1): no slot owns a place, though each may show a "
+            "colour or the middle of an object. Usual early; if it stays, raise pixel_scale: where it is narrow, slots "
+            "that show different things share a pixel, to cover all that it might be."
         )
     if used < 1.5:
         return (
-            "One slot wins nearly every pixel: it explains the whole image. Usual early; if it stays, try another "
-            "pixel_scale or seed."
+            "One slot wins nearly every pixel: it explains the whole image. Usual early; if it stays, lower "
+            "pixel_scale, or try another seed."
         )
     if used < 2.5 and slots > 3:
         return (
