@@ -1,6 +1,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -30,10 +31,12 @@ def test_official_networks_have_their_number_of_parameters(network, parameters):
 
 
 @pytest.mark.parametrize("lstm", [None, 7])
-@pytest.mark.parametrize("coordinates", ["linear", "cosine"])
+@pytest.mark.parametrize(("coordinates", "pooling"), [("linear", "mean"), ("linear", "cosine"), ("cosine", "mean")])
 @pytest.mark.parametrize(("name", "channels"), [("logistic", 3), ("gaussian", 3), ("bernoulli", 1)])
-def test_every_parameter_gets_a_gradient(lstm, coordinates, name, channels):
-    model = small(lstm_size=lstm, coordinates=coordinates, pixel_distribution=name, image_channels=channels)
+def test_every_parameter_gets_a_gradient(lstm, coordinates, pooling, name, channels):
+    model = small(
+        lstm_size=lstm, coordinates=coordinates, pooling=pooling, pixel_distribution=name, image_channels=channels
+    )
     loss, _ = model.loss(torch.rand(2, channels, 9, 10).round())
     loss.backward()
     for parameter_name, parameter in model.named_parameters():
@@ -111,6 +114,7 @@ def test_wrong_images_are_refused(images, error, words):
         {"latent_size": 0},
         {"prior_scale": 0.0},
         {"coordinates": "polar"},
+        {"pooling": "max"},
         {"optimizer": "sgd"},
         {"seed": -1},
         {"max_skipped_updates": -1},
@@ -120,6 +124,20 @@ def test_wrong_images_are_refused(images, error, words):
 def test_wrong_arguments_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         small(**wrong)
+
+
+def test_cosine_pooling_is_the_mean_and_the_means_weighted_by_cosines():
+    network = small(pooling="cosine", coordinate_frequencies=2).refinement
+    x = torch.rand(3, 6, 4, 5)
+    pooled = network._pool(x)
+    assert pooled.shape == (3, network.mlp[0].in_features)
+    rows, columns = (np.cos(np.pi * np.linspace(0, 1, count)) for count in (4, 5))
+    by_row, by_column = rows[:, None] * np.ones(5), columns * np.ones((4, 1))
+    for channel in range(6):
+        image = x[:, channel].numpy()
+        expected = [(image * weight).mean((1, 2)) for weight in (1, by_row, by_column, by_row * by_column)]
+        ours = pooled[:, [channel, *(6 + 3 * channel + np.arange(3))]].numpy()
+        np.testing.assert_allclose(ours, np.stack(expected, axis=1), rtol=1e-5, atol=1e-6)
 
 
 def test_more_steps_in_evaluation():

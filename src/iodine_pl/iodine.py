@@ -49,9 +49,11 @@ class IODINE(SceneModel):
         decoder_channels, decoder_kernel: hidden convolutions of the decoder.
         latent_constant: constant channel appended to each latent (code; not in the paper).
         encoder_channels, encoder_kernel: stride-2 convolutions of the refinement network.
-        mlp_sizes: MLP after their mean over pixels.
+        mlp_sizes: MLP after their pooling over pixels.
         lstm_size: width of the LSTM, or None for none (Tetrominoes in the code; the paper always has one).
         coordinates, coordinate_frequencies: coordinate channels of the refinement network.
+        pooling: of the convolutions' output: ``mean`` (paper, code) or ``cosine``, which keeps more of where things are
+            (see :class:`iodine_pl.refinement.RefinementNetwork`).
         capacity: constant input of the refinement network (code; not in the paper).
         mask_posterior_epsilon: added to the denominator of the mask posterior (code).
         norm_epsilon: of the layer norms.
@@ -100,6 +102,7 @@ class IODINE(SceneModel):
         lstm_size: int | None = None,
         coordinates: Literal["linear", "cosine"] = "cosine",
         coordinate_frequencies: int = 3,
+        pooling: Literal["mean", "cosine"] = "mean",
         capacity: float = 0.5,
         mask_posterior_epsilon: float = 1e-6,
         norm_epsilon: float = 1e-5,
@@ -165,6 +168,7 @@ class IODINE(SceneModel):
             lstm_size,
             coordinates,
             coordinate_frequencies,
+            pooling,
             capacity,
             norm_epsilon,
         )

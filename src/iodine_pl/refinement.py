@@ -78,7 +78,7 @@ def _per_slot(x: Tensor) -> Tensor:
 class RefinementNetwork(nn.Module):
     """Computes the update of every slot's posterior parameters: ``lambda <- lambda + f_phi(a_k, h)``.
 
-    Convolutions of stride 2 (ELU after each), the mean over pixels, an MLP (ELU between its layers, none after the
+    Convolutions of stride 2 (ELU after each), pooling over pixels, an MLP (ELU between its layers, none after the
     last), joined by lambda and its gradient, then an LSTM or nothing, then a linear layer. The inputs marked as stopped
     go through :class:`StoppedLayerNorm`.
 
@@ -91,6 +91,8 @@ class RefinementNetwork(nn.Module):
         lstm_size: width of the LSTM; None leaves it out, as the released Tetrominoes network does.
         coordinates: ``linear`` (2 channels; released CLEVR6) or ``cosine`` (released Multi-dSprites, Tetrominoes).
         coordinate_frequencies: of ``cosine``, along each axis; 3 give 8 channels.
+        pooling: ``mean`` over pixels (paper, code); ``cosine``: that, and the means weighted by each of the ``cosine``
+            coordinates, which tell where a feature is as well as how much there is of it.
         capacity: constant of an input channel and of an input number, 0.5 in the reference code; not in the paper.
         norm_epsilon: added to the variance in the layer norms.
     """
@@ -105,14 +107,18 @@ class RefinementNetwork(nn.Module):
         lstm_size: int | None = 256,
         coordinates: Literal["linear", "cosine"] = "linear",
         coordinate_frequencies: int = 3,
+        pooling: Literal["mean", "cosine"] = "mean",
         capacity: float = 0.5,
         norm_epsilon: float = 1e-5,
     ) -> None:
         super().__init__()
         if coordinates not in ("linear", "cosine"):
             raise ValueError(f"coordinates must be 'linear' or 'cosine', got {coordinates!r}")
+        if pooling not in ("mean", "cosine"):
+            raise ValueError(f"pooling must be 'mean' or 'cosine', got {pooling!r}")
         self.coordinates: Literal["linear", "cosine"] = coordinates
         self.coordinate_frequencies = coordinate_frequencies
+        self.pooling = pooling
         self.capacity = capacity
 
         self.norm_mean_gradient = StoppedLayerNorm(image_channels, norm_epsilon)
@@ -123,7 +129,8 @@ class RefinementNetwork(nn.Module):
 
         coordinate_channels = 2 if coordinates == "linear" else coordinate_frequencies**2 - 1
         self.convolutions = conv_stack(3 * image_channels + 7 + coordinate_channels, channels, kernel_size, stride=2)
-        self.mlp = mlp(channels[-1], mlp_sizes)
+        pooled = channels[-1] * (coordinate_frequencies**2 if pooling == "cosine" else 1)
+        self.mlp = mlp(pooled, mlp_sizes)
         features = mlp_sizes[-1] + 4 * latent_size + 1
         self.lstm = None if lstm_size is None else LSTMCell(features, lstm_size)
         self.head = Linear(features if lstm_size is None else lstm_size, 2 * latent_size)
@@ -131,7 +138,7 @@ class RefinementNetwork(nn.Module):
     def forward(self, inputs: RefinementInputs, state: State = ()) -> tuple[Tensor, State]:
         """Returns the update ``(B, K, 2D)`` and the next LSTM state."""
         slots = inputs.means.shape[1]
-        encoded = self.mlp(self._convolve(inputs).mean(dim=(2, 3)))
+        encoded = self.mlp(self._pool(self._convolve(inputs)))
         features = torch.cat([encoded, self._flat(inputs)], dim=1)
         if self.lstm is not None:
             state = self.lstm(features, state)
@@ -196,6 +203,15 @@ class RefinementNetwork(nn.Module):
         for layer in others:
             hidden = layer(hidden)
         return hidden
+
+    def _pool(self, x: Tensor) -> Tensor:
+        """Pools ``x`` (BK, channels, h, w) to (BK, features)."""
+        mean = x.mean(dim=(2, 3))
+        if self.pooling == "mean":
+            return mean
+        grid = coordinate_grid("cosine", self.coordinate_frequencies, *x.shape[2:], x.dtype, x.device)
+        weighted = torch.einsum("nchw,fhw->ncf", x, grid) / grid[0].numel()
+        return torch.cat([mean, weighted.flatten(1)], dim=1)
 
     def _flat(self, inputs: RefinementInputs) -> Tensor:
         """Joins the vector inputs, ``(BK, 4D + 1)``."""
