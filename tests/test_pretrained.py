@@ -1,10 +1,13 @@
 """Weights that come with the package, and how they are made."""
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
-from iodine_pl import IODINE
+from iodine_pl import IODINE, datamodules
+from iodine_pl.callbacks import AdjustedRandIndex
 from iodine_pl.cli import main as train
+from iodine_pl.pretrained import available, find_weights, read_card
 from iodine_pl.pretrained.__main__ import main
 
 SMALL = [
@@ -64,6 +67,25 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
         main([str(path), "--out", str(tmp_path / "out.ckpt")])
     with pytest.raises(SystemExit, match="is there already"):
         main([str(path), "--out", str(path)])
+
+
+@pytest.mark.parametrize("name", available())
+def test_weights_reach_what_their_card_says(name, tmp_path):
+    card = read_card(name)
+    assert {"data", "command", "updates", "images", "hardware", "seconds", "seed", "test", "check"} <= set(card)
+    assert find_weights(name).stat().st_size < 5e6
+    check = card["check"]
+    sizes = {"num_train": 16, "num_val": 16, "num_test": 64, "batch_size": 16, "data_dir": tmp_path}
+    data = getattr(datamodules, check["datamodule"])(**check["arguments"], **sizes)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        callbacks=[AdjustedRandIndex()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+    )
+    trainer.test(IODINE.from_pretrained(name), data)
+    assert float(trainer.callback_metrics["test/ari_fg"]) == pytest.approx(check["ari_fg"], abs=0.01)
 
 
 def test_unknown_weights_are_named():
