@@ -153,9 +153,11 @@ class IODINE(SceneModel):
         self.input_gradients = input_gradients
         self.recompute = recompute
         self.pixel_distribution = pixel_distribution
-        self.scale_schedule = ScaleSchedule(pixel_scale) if isinstance(pixel_scale, Mapping) else None
-        last_scale = pixel_scale if self.scale_schedule is None else self.scale_schedule.last
-        self.distribution = make_distribution(pixel_distribution, last_scale)
+        self.scale_schedule: ScaleSchedule | None = None
+        if isinstance(pixel_scale, Mapping):
+            self.scale_schedule = ScaleSchedule(pixel_scale)
+            pixel_scale = self.scale_schedule.last
+        self.distribution = make_distribution(pixel_distribution, pixel_scale)
         self.decoder = SpatialBroadcastDecoder(
             latent_size, image_channels, decoder_channels, decoder_kernel, latent_constant
         )

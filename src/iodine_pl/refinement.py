@@ -209,7 +209,8 @@ class RefinementNetwork(nn.Module):
         mean = x.mean(dim=(2, 3))
         if self.pooling == "mean":
             return mean
-        grid = coordinate_grid("cosine", self.coordinate_frequencies, *x.shape[2:], x.dtype, x.device)
+        height, width = x.shape[2:]
+        grid = coordinate_grid("cosine", self.coordinate_frequencies, height, width, x.dtype, x.device)
         weighted = torch.einsum("nchw,fhw->ncf", x, grid) / grid[0].numel()
         return torch.cat([mean, weighted.flatten(1)], dim=1)
 
