@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from command import ROOT, environment
 
+from iodine_pl.pretrained import available
+
 SCRIPT = '''
 """A pipeline of somebody's: a datamodule, a folder and a script of their own."""
 import sys
@@ -59,7 +61,9 @@ def wheel(tmp_path_factory):
 
 def modules():
     """Returns the name of every module in the repository, as it is imported."""
-    places = {"iodine_pl": "src/iodine_pl", "iodine_pl.datamodules": "datamodules", "iodine_pl.callbacks": "callbacks"}
+    places = {"iodine_pl": "src/iodine_pl"} | {
+        f"iodine_pl.{folder}": folder for folder in ("datamodules", "callbacks", "pretrained")
+    }
     names = []
     for package, folder in places.items():
         for path in sorted((ROOT / folder).rglob("*.py")):
@@ -74,6 +78,9 @@ def test_holds_the_package_and_nothing_else(wheel):
     assert {Path(file).parts[0].split("-")[0] for file in files} == {"iodine_pl"} | {wheel.name.split("-")[0]}
     assert "iodine_pl/py.typed" in files
     assert sum(file.endswith(".py") for file in files) == len(modules())
+    weights = {f"iodine_pl/pretrained/{name}.{kind}" for name in available() for kind in ("ckpt", "yaml")}
+    assert weights
+    assert weights <= set(files)
 
 
 def test_works_in_a_foreign_project(wheel, tmp_path):

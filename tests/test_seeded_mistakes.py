@@ -9,6 +9,7 @@ import pytest
 from reference import TINY, Reference
 
 import iodine_pl
+from iodine_pl import pretrained
 
 SOURCE = Path(iodine_pl.__file__).parent
 
@@ -52,10 +53,12 @@ def mutant(tmp_path, monkeypatch, request):
     for path in SOURCE.glob("*.py"):
         if path.stem not in ("cli", "runs", "checkpoint_io", "panels"):
             shutil.copy(path, package)
+    (package / "pretrained").mkdir()
+    shutil.copy(Path(pretrained.__file__), package / "pretrained")
     source = (package / file).read_text()
     assert source.count(right) == 1, f"{file} no longer has this line once: {right}"
     (package / file).write_text(source.replace(right, wrong))
-    for path in package.glob("*.py"):
+    for path in package.rglob("*.py"):
         path.write_text(path.read_text().replace("iodine_pl", "mutant_pl"))
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
