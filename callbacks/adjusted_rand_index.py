@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from iodine_pl import MeanAdjustedRandIndex
-from iodine_pl.callbacks.contract import decompose, require_fields
+from iodine_pl.callbacks.contract import decomposition_of, require_fields
 from iodine_pl.metrics import to_device
 
 __all__ = ["AdjustedRandIndex"]
@@ -39,7 +39,7 @@ class AdjustedRandIndex(pl.Callback):
                 rank_zero_warn("The batches have no label: no adjusted Rand index is logged.")
                 self._said_no_labels = True
             return
-        masks = decompose(pl_module, batch, outputs).masks
+        masks = decomposition_of(pl_module, batch, outputs).masks
         for metric in self._metrics.values():
             metric.update(batch["label"], masks)
 

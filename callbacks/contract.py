@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-__all__ = ["decompose", "require_fields"]
+__all__ = ["decompose", "decomposition_of", "require_fields"]
 
 
 def require_fields(callback: pl.Callback, module: pl.LightningModule, *fields: str) -> None:
@@ -32,6 +32,29 @@ def require_fields(callback: pl.Callback, module: pl.LightningModule, *fields: s
         )
 
 
-def decompose(module: pl.LightningModule, batch: Any, outputs: Any) -> Any:
+def decomposition_of(module: pl.LightningModule, batch: Any, outputs: Any) -> Any:
     """Returns the decomposition that the step returned, if it did; else asks the module for it."""
     return outputs if hasattr(outputs, "masks") else module(batch)
+
+
+def decompose(module: pl.LightningModule, batch: Any, batch_idx: int, **options: Any) -> Any:
+    """Decomposes a batch anew, with options such as ``return_steps``, ``num_slots``, ``num_iterations`` and ``run``.
+
+    A :class:`iodine_pl.SceneModel` takes its noise from the images' index, so that it is the same on any number of
+    processes. Of another module ``forward`` is called; it does without ``return_steps``, not without the others.
+
+    Raises:
+        MisconfigurationException: if the module takes no such option.
+    """
+    own = getattr(module, "decompose", None)
+    if own is not None:
+        return own(batch, batch_idx, **options)
+    known = inspect.signature(module.forward).parameters
+    given = {name: value for name, value in options.items() if name in known or name != "return_steps"}
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise MisconfigurationException(
+            f"{type(module).__name__}.forward takes no {', '.join(unknown)}, which this experiment varies. Derive the "
+            "module from iodine_pl.SceneModel, or leave the experiment out"
+        )
+    return module(batch, **given)

@@ -11,7 +11,7 @@ import h5py
 import pytorch_lightning as pl
 from torch import Tensor
 
-from iodine_pl.callbacks.contract import decompose, require_fields
+from iodine_pl.callbacks.contract import decomposition_of, require_fields
 from iodine_pl.datamodules.writer import append_rows
 
 __all__ = ["PredictionWriter"]
@@ -54,7 +54,7 @@ class PredictionWriter(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        result = decompose(pl_module, batch, outputs)
+        result = decomposition_of(pl_module, batch, outputs)
         columns: dict[str, Tensor] = {name: getattr(result, name).float() for name in _FIELDS}
         if isinstance(batch, dict) and "index" in batch:
             columns["index"] = batch["index"]

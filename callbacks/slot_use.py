@@ -11,7 +11,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
 from torchmetrics import Metric
 
-from iodine_pl.callbacks.contract import decompose, require_fields
+from iodine_pl.callbacks.contract import decomposition_of, require_fields
 from iodine_pl.metrics import to_device
 
 __all__ = ["SlotUse", "diagnose"]
@@ -114,7 +114,7 @@ class SlotUse(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        result = decompose(pl_module, batch, outputs)
+        result = decomposition_of(pl_module, batch, outputs)
         self._use.update(result.masks, result.kl)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

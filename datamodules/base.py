@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -98,6 +98,8 @@ class SceneDataModule(pl.LightningDataModule):
     release: Release | None = None
     generator: Generator | None = None
     size: int | None = None
+    factor_kinds: ClassVar[Mapping[str, Literal["scalar", "angle", "category"]]] = {}
+    """The factors that the paper's probes learn to tell from a latent."""
 
     def __init__(
         self,

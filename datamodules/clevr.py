@@ -32,6 +32,13 @@ class ClevrDataModule(SceneDataModule):
     published_train = 70_000
     spare = 8
     release = CLEVR
+    factor_kinds = {
+        "pixel_coords": "scalar",
+        "color": "category",
+        "shape": "category",
+        "size": "category",
+        "material": "category",
+    }
 
     def __init__(self, path: str | Path | None = None, size: int = 128, batch_size: int = 4, **arguments: Any) -> None:
         super().__init__(path, batch_size=batch_size, **arguments)

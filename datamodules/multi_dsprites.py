@@ -27,6 +27,14 @@ class MultiDSpritesDataModule(SceneDataModule):
     """
 
     published_train = 60_000
+    factor_kinds = {
+        "x": "scalar",
+        "y": "scalar",
+        "color": "scalar",
+        "shape": "category",
+        "scale": "scalar",
+        "orientation": "angle",
+    }
 
     def __init__(
         self,

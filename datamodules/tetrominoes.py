@@ -28,6 +28,7 @@ class TetrominoesDataModule(SceneDataModule):
     dataset_name = "tetrominoes"
     published_train = 60_000
     release = TETROMINOES
+    factor_kinds = {"x": "scalar", "y": "scalar", "color": "scalar", "shape": "category"}
 
     def __init__(self, path: str | Path | None = None, size: int = 35, objects: int = 3, **arguments: Any) -> None:
         super().__init__(path, **arguments)

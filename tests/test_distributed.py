@@ -25,7 +25,7 @@ def test_two_processes(tmp_path, mode):
     data.setup("fit")
     batch = data.dataset[seen[0][0][1] + seen[1][0][1]]
     model = make_model(mode)
-    loss, _ = model.loss(batch["image"].float() / 255, noise=model._evaluation_noise(batch, 0))
+    loss, _ = model.loss(batch["image"].float() / 255, noise=model.evaluation_noise(batch, 0))
     loss.backward()
     for rank in range(2):
         gradients = torch.load(tmp_path / f"gradients_{rank}.pt")

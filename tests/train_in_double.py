@@ -17,7 +17,7 @@ class Double(IODINE):
     """Draws the noise of an image by its index, so that it does not matter which process has it."""
 
     def training_step(self, batch, batch_idx):
-        loss, _ = self.loss(batch, noise=self._evaluation_noise(batch, batch_idx))
+        loss, _ = self.loss(batch, noise=self.evaluation_noise(batch, batch_idx))
         return loss
 
 

@@ -7,5 +7,6 @@ pixels, ``D`` latent, ``T`` refinement steps, ``L`` true entities.
 from iodine_pl.iodine import IODINE
 from iodine_pl.metrics import MeanAdjustedRandIndex, adjusted_rand_index
 from iodine_pl.result import Decomposition, Trace
+from iodine_pl.scene_model import SceneModel
 
-__all__ = ["IODINE", "Decomposition", "MeanAdjustedRandIndex", "Trace", "adjusted_rand_index"]
+__all__ = ["IODINE", "Decomposition", "MeanAdjustedRandIndex", "SceneModel", "Trace", "adjusted_rand_index"]

@@ -269,11 +269,9 @@ class IODINE(SceneModel):
             ValueError: if a shape does not fit.
         """
         images = self.images(batch)
-        slots = self.num_slots if num_slots is None else num_slots
-        iterations = self.iterations if num_iterations is None else num_iterations
-        if slots < 1 or iterations < 0:
-            raise ValueError(f"need num_slots >= 1 and num_iterations >= 0, got {slots} and {iterations}")
-        shape = (iterations + 1, images.shape[0], slots, self.latent_size)
+        shape = self.noise_shape(len(images), num_slots, num_iterations)
+        if shape[0] < 1 or shape[2] < 1:
+            raise ValueError(f"need num_slots >= 1 and num_iterations >= 0, got {shape[2]} and {shape[0] - 1}")
         if noise is None:
             noise = torch.randn(shape, dtype=images.dtype, device=images.device)
         elif tuple(noise.shape) != shape:
@@ -297,8 +295,12 @@ class IODINE(SceneModel):
             self.distribution = make_distribution(self.pixel_distribution, scale)
             self.log("train/pixel_scale", scale)
 
-    def noise_shape(self, batch_size: int) -> tuple[int, ...]:
-        return (self.iterations + 1, batch_size, self.num_slots, self.latent_size)
+    def noise_shape(
+        self, batch_size: int, num_slots: int | None = None, num_iterations: int | None = None
+    ) -> tuple[int, ...]:
+        slots = self.num_slots if num_slots is None else num_slots
+        iterations = self.iterations if num_iterations is None else num_iterations
+        return (iterations + 1, batch_size, slots, self.latent_size)
 
     # torch.compile of the whole model can trace no gradient inside of it: see compile_networks.
     @torch.compiler.disable  # type: ignore[untyped-decorator]

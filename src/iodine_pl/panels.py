@@ -58,13 +58,7 @@ def refinement_panel(images: Tensor, steps: Sequence[Decomposition], image: int 
         image: which of the batch.
     """
     one = slice(image, image + 1)
-    return _grid([row for step in steps for row in _columns(images[one], _select(step, one))])
-
-
-def _select(result: Decomposition, images: slice) -> Decomposition:
-    return result._replace(
-        reconstruction=result.reconstruction[images], masks=result.masks[images], means=result.means[images]
-    )
+    return _grid([row for step in steps for row in _columns(images[one], step.select(one))])
 
 
 def _columns(images: Tensor, result: Decomposition) -> list[list[Tensor]]:

@@ -58,6 +58,12 @@ class Decomposition(NamedTuple):
         """``-nll - sum_k kl``, ``(B,)`` nats."""
         return -self.nll - self.kl.sum(dim=1)
 
+    def select(self, images: slice) -> Decomposition:
+        """Returns the same of some of the images."""
+        tensors = {name: x[images] for name, x in zip(self._fields, self[:8], strict=False)}
+        trace = Trace(*(x[:, images] for x in self.trace))
+        return self._replace(**tensors, trace=trace, steps=tuple(step.select(images) for step in self.steps))
+
     def detach(self) -> Decomposition:
         """Returns the same numbers without their graph."""
         tensors = {name: x.detach() for name, x in zip(self._fields, self[:8], strict=False)}

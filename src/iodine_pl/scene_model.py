@@ -69,15 +69,24 @@ class SceneModel(pl.LightningModule):
         self._schedule: torch.optim.lr_scheduler.LambdaLR | None = None
 
     @abstractmethod
-    def forward(self, batch: Batch | Tensor, *, noise: Tensor | None = None) -> Decomposition:
-        """Decomposes a batch of images."""
+    def forward(
+        self,
+        batch: Batch | Tensor,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        noise: Tensor | None = None,
+        return_steps: bool = False,
+    ) -> Decomposition:
+        """Decomposes a batch of images, with K and T of the model where they are not given."""
 
     @abstractmethod
     def loss(self, batch: Batch | Tensor, noise: Tensor | None = None) -> tuple[Tensor, Decomposition]:
         """Returns the training loss with its graph, and the decomposition without one."""
 
     @abstractmethod
-    def noise_shape(self, batch_size: int) -> tuple[int, ...]:
+    def noise_shape(
+        self, batch_size: int, num_slots: int | None = None, num_iterations: int | None = None
+    ) -> tuple[int, ...]:
         """Returns the shape of ``noise`` for a batch; its axis 1 is the batch."""
 
     @property
@@ -201,8 +210,50 @@ class SceneModel(pl.LightningModule):
         self._log_terms("test", self._evaluation[0].compute())
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:
-        result: Decomposition = self(batch, noise=self._evaluation_noise(batch, batch_idx))
+        return self.decompose(batch, batch_idx)
+
+    def decompose(
+        self,
+        batch: Batch | Tensor,
+        batch_idx: int = 0,
+        *,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        return_steps: bool = False,
+        run: int = 0,
+    ) -> Decomposition:
+        """Decomposes images as evaluation does, with :meth:`evaluation_noise`.
+
+        Args:
+            batch: as in ``forward``.
+            batch_idx: position of the batch, which keys the noise where the batch has no ``index``.
+            num_slots, num_iterations, return_steps: as in ``forward``.
+            run: another number, other noise.
+        """
+        noise = self.evaluation_noise(batch, batch_idx, num_slots, num_iterations, run)
+        result: Decomposition = self(batch, num_slots, num_iterations, noise, return_steps)
         return result
+
+    def evaluation_noise(
+        self,
+        batch: Batch | Tensor,
+        batch_idx: int,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        run: int = 0,
+    ) -> Tensor:
+        """Returns noise that is a function of the model's seed and the image: see :meth:`decompose`.
+
+        It is keyed by the image's ``index`` where the batch has it: then no result depends on the batching.
+        """
+        size = (num_slots, num_iterations)
+        again = (run,) if run else ()
+        if isinstance(batch, Mapping) and "index" in batch:
+            shape = self.noise_shape(1, *size)
+            draws = [keyed_normal(shape, self.seed, _EVALUATE_IMAGE, int(i), *again) for i in batch["index"].tolist()]
+            return torch.cat(draws, dim=1)
+        shape = self.noise_shape(_number_of_images(batch), *size)
+        return keyed_normal(shape, self.seed, _EVALUATE_BATCH, self.global_rank, batch_idx, *again)
 
     def _start_evaluation(self) -> None:
         # Kept in a list, so that it is no part of the model.
@@ -212,15 +263,6 @@ class SceneModel(pl.LightningModule):
         result = self.predict_step(batch, batch_idx)
         self._evaluation[0].update(result.trace)
         return result
-
-    def _evaluation_noise(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
-        """Keys the noise by the image's ``index`` where the batch has it: then no result depends on the batching."""
-        if isinstance(batch, Mapping) and "index" in batch:
-            shape = self.noise_shape(1)
-            draws = [keyed_normal(shape, self.seed, _EVALUATE_IMAGE, int(i)) for i in batch["index"].tolist()]
-            return torch.cat(draws, dim=1)
-        shape = self.noise_shape(_number_of_images(batch))
-        return keyed_normal(shape, self.seed, _EVALUATE_BATCH, self.global_rank, batch_idx)
 
     def _log_terms(self, stage: str, terms: Mapping[str, Tensor]) -> None:
         """Logs the last state's terms under ``stage/``, those of every refinement step under ``stage_steps/``."""

@@ -1,0 +1,103 @@
+"""What the latents say of the objects (section 4.3 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from iodine_pl.callbacks.experiments.experiment import Columns, Experiment, of_all_processes
+from iodine_pl.callbacks.experiments.objects import Objects, latents_of_entities, objects_of, train_rows
+from iodine_pl.callbacks.experiments.outcome import Outcome
+from iodine_pl.factor_probe import FactorKind, LinearProbe
+
+__all__ = ["FactorProbe"]
+
+
+class FactorProbe(Experiment):
+    """Fits one linear layer from the latent of a slot to the factors of its object, and scores it on the test scenes.
+
+    An object belongs to the slot whose mask overlaps it most. The layer is fitted on training scenes, anew for each
+    refinement step: scalars and angles (as cosine and sine) by least squares, scored by R2; categories by
+    cross-entropy, scored by accuracy, beside which stands that of always saying the most frequent one. Objects alone
+    count, not the background, and only those that show a pixel.
+
+    Args:
+        num_scenes: training scenes to fit on.
+        factors: factor -> ``scalar``, ``angle`` or ``category``; None: those of the dataset.
+        folder: where to write; None: ``experiments/`` in the run's folder.
+    """
+
+    name = "factor_probe"
+    fields = ("masks", "latents")
+
+    def __init__(
+        self,
+        num_scenes: int = 2000,
+        factors: Mapping[str, FactorKind] | None = None,
+        folder: str | Path | None = None,
+    ) -> None:
+        super().__init__(folder)
+        if num_scenes < 1:
+            raise ValueError(f"num_scenes must be at least 1, got {num_scenes}")
+        self.num_scenes = num_scenes
+        self.factors = factors
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_test_epoch_start(trainer, pl_module)
+        self.kinds = self.factors or getattr(trainer.datamodule, "factor_kinds", None)  # type: ignore[attr-defined]
+        if not self.kinds:
+            raise MisconfigurationException(
+                "FactorProbe does not know the factors of these data: give factors, such as {x: scalar, shape: category}"
+            )
+        mine = train_rows(self, trainer, pl_module, self.num_scenes)
+        self._train = objects_of(of_all_processes(mine, trainer.world_size))
+        if missing := [name for name in self.kinds if name not in self._train.factors]:
+            raise MisconfigurationException(
+                f"FactorProbe: the data have no factor {', '.join(missing)}, but {', '.join(self._train.factors)}"
+            )
+
+    def measure(self, module: pl.LightningModule, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        return latents_of_entities(self, module, batch, batch_idx)
+
+    def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, rows: Columns) -> Outcome:
+        train, test = self._train, objects_of(rows)
+        kinds = dict(self.kinds)
+        steps = [_fit_and_score(train, test, kinds, t) for t in range(train.latents.shape[1])]
+        scores = {name: [step[name] for step in steps] for name in kinds}
+        table = []
+        for name, kind in kinds.items():
+            chance = _most_frequent(train, test, name) if kind == "category" else 0.0
+            measure = "accuracy" if kind == "category" else "R2"
+            table.append({"factor": name, "measure": measure, "score": scores[name][-1], "without latents": chance})
+        numbers = {"train_objects": len(train.latents), "test_objects": len(test.latents), "steps": scores}
+        return Outcome(table, {"": _plot(scores, kinds)}, numbers)
+
+
+def _fit_and_score(train: Objects, test: Objects, kinds: Mapping[str, FactorKind], step: int) -> dict[str, float]:
+    return LinearProbe.fit(train.latents[:, step], train.factors, kinds).score(test.latents[:, step], test.factors)
+
+
+def _most_frequent(train: Objects, test: Objects, name: str) -> float:
+    code = np.bincount(train.factors[name].reshape(-1).astype(int)).argmax()
+    return float((test.factors[name].reshape(-1).astype(int) == code).mean())
+
+
+def _plot(scores: Mapping[str, list[float]], kinds: Mapping[str, FactorKind]) -> Figure:
+    figure = Figure(figsize=(6.0, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name, values in scores.items():
+        measure = "accuracy" if kinds[name] == "category" else "R2"
+        axes.plot(values, marker=".", label=f"{name} ({measure})")
+    axes.set_xlabel("refinement step")
+    axes.set_ylabel("score on test objects")
+    axes.set_ylim(min(-0.05, axes.get_ylim()[0]), 1.02)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure
