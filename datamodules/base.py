@@ -18,7 +18,7 @@ from iodine_pl.datamodules.deepmind import Release
 from iodine_pl.datamodules.files import SceneFileError
 from iodine_pl.datamodules.generate import generate, shards_of
 from iodine_pl.datamodules.sampler import BatchSampler
-from iodine_pl.datamodules.splits import Selection, cut
+from iodine_pl.datamodules.splits import Selection, cut, excluded_codes
 from iodine_pl.datamodules.synthetic.generator import Generator
 
 __all__ = ["ResumableLoader", "SceneDataModule", "SceneLoader"]
@@ -137,6 +137,11 @@ class SceneDataModule(pl.LightningDataModule):
         ):
             if value < least:
                 raise ValueError(f"{key} must be at least {least}, got {value}")
+
+    @property
+    def excluded_codes(self) -> dict[str, Any]:
+        """What ``exclude`` says, with codes in place of names; known after ``setup``."""
+        return excluded_codes(self.dataset, self.selection)
 
     @property
     def total(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from iodine_pl.datamodules.base import SceneDataModule
 from iodine_pl.datamodules.deepmind import CLEVR
@@ -32,7 +32,7 @@ class ClevrDataModule(SceneDataModule):
     published_train = 70_000
     spare = 8
     release = CLEVR
-    factor_kinds = {
+    factor_kinds: ClassVar = {
         "pixel_coords": "scalar",
         "color": "category",
         "shape": "category",

@@ -148,6 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pieces = commands.add_parser("tetrominoes", parents=[common])
     pieces.add_argument("--size", type=int, default=35, help="side of the images (35)")
     pieces.add_argument("--objects", type=int, default=3, help="pieces in a scene (3)")
+    pieces.add_argument("--ambiguous", action="store_true", help="pieces of one color that touch")
     sprites = commands.add_parser("multi_dsprites", parents=[common])
     sprites.add_argument(
         "--variant",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from iodine_pl.datamodules.base import SceneDataModule
 from iodine_pl.datamodules.deepmind import MULTI_DSPRITES
@@ -27,7 +27,7 @@ class MultiDSpritesDataModule(SceneDataModule):
     """
 
     published_train = 60_000
-    factor_kinds = {
+    factor_kinds: ClassVar = {
         "x": "scalar",
         "y": "scalar",
         "color": "scalar",

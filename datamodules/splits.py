@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from iodine_pl.datamodules.dataset import SceneDataset
 from iodine_pl.datamodules.files import SceneFileError
 
-__all__ = ["Selection", "cut"]
+__all__ = ["Selection", "cut", "excluded_codes"]
 
 
 class Selection(NamedTuple):
@@ -126,6 +126,15 @@ def _has_excluded(dataset: SceneDataset, selection: Selection) -> NDArray[np.boo
         matches = equal if matches is None else matches & equal
     assert matches is not None
     return np.asarray(matches[:, 1:].any(axis=1))
+
+
+def excluded_codes(dataset: SceneDataset, selection: Selection) -> dict[str, Any]:
+    """Returns what is excluded, names of categories replaced by their codes.
+
+    Raises:
+        SceneFileError: if a name is not known.
+    """
+    return {name: _code(dataset, name, value) for name, value in (selection.exclude or {}).items()}
 
 
 def _code(dataset: SceneDataset, factor: str, value: Any) -> Any:

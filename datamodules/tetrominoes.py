@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from iodine_pl.datamodules.base import SceneDataModule
 from iodine_pl.datamodules.deepmind import TETROMINOES
@@ -23,13 +23,21 @@ class TetrominoesDataModule(SceneDataModule):
         path: a file, or None to generate; see :class:`SceneDataModule`, also for the other arguments.
         size: side of generated images in pixels.
         objects: pieces in a generated scene.
+        ambiguous: these have one color and touch, so that the scene can be cut in several ways.
     """
 
     dataset_name = "tetrominoes"
     published_train = 60_000
     release = TETROMINOES
-    factor_kinds = {"x": "scalar", "y": "scalar", "color": "scalar", "shape": "category"}
+    factor_kinds: ClassVar = {"x": "scalar", "y": "scalar", "color": "scalar", "shape": "category"}
 
-    def __init__(self, path: str | Path | None = None, size: int = 35, objects: int = 3, **arguments: Any) -> None:
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        size: int = 35,
+        objects: int = 3,
+        ambiguous: bool = False,
+        **arguments: Any,
+    ) -> None:
         super().__init__(path, **arguments)
-        self.generator = TetrominoesGenerator(self.generated_seed, size, objects)
+        self.generator = TetrominoesGenerator(self.generated_seed, size, objects, ambiguous)

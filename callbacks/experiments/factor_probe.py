@@ -12,7 +12,8 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from iodine_pl.callbacks.experiments.experiment import Columns, Experiment, of_all_processes
+from iodine_pl.callbacks.contract import decompose
+from iodine_pl.callbacks.experiments.experiment import Columns, Experiment, need, of_all_processes
 from iodine_pl.callbacks.experiments.objects import Objects, latents_of_entities, objects_of, train_rows
 from iodine_pl.callbacks.experiments.outcome import Outcome
 from iodine_pl.factor_probe import FactorKind, LinearProbe
@@ -54,7 +55,8 @@ class FactorProbe(Experiment):
         self.kinds = self.factors or getattr(trainer.datamodule, "factor_kinds", None)  # type: ignore[attr-defined]
         if not self.kinds:
             raise MisconfigurationException(
-                "FactorProbe does not know the factors of these data: give factors, such as {x: scalar, shape: category}"
+                "FactorProbe does not know the factors of these data: give factors, such as {x: scalar, shape: "
+                "category}"
             )
         mine = train_rows(self, trainer, pl_module, self.num_scenes)
         self._train = objects_of(of_all_processes(mine, trainer.world_size))
@@ -64,7 +66,8 @@ class FactorProbe(Experiment):
             )
 
     def measure(self, module: pl.LightningModule, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        return latents_of_entities(self, module, batch, batch_idx)
+        need(self, batch, "label", "factors")
+        return latents_of_entities(decompose(module, batch, batch_idx, return_steps=True), batch, "latents")
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, rows: Columns) -> Outcome:
         train, test = self._train, objects_of(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,11 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from iodine_pl import Decomposition
-from iodine_pl.callbacks.contract import decompose
-from iodine_pl.callbacks.experiments.experiment import Columns, Experiment, need
+from iodine_pl.callbacks.experiments.experiment import Columns, Experiment
 from iodine_pl.matching import entity_masks, slot_of_entity
 
-__all__ = ["Objects", "latents_of_entities", "objects_of", "train_rows"]
+__all__ = ["Objects", "latents_of_entities", "objects_of", "scenes_of", "train_rows"]
 
 
 class Objects(NamedTuple):
@@ -30,21 +29,27 @@ class Objects(NamedTuple):
     """Name -> ``(N, ...)``."""
 
 
-def latents_of_entities(experiment: Experiment, module: pl.LightningModule, batch: Any, idx: int) -> dict[str, Tensor]:
-    """Returns of a batch ``latents`` (B, L, T+1, D), ``visible`` (B, L) and the factors as ``factor/NAME`` (B, L, ...).
+def latents_of_entities(result: Decomposition, batch: Any, field: Literal["latents", "mean"]) -> dict[str, Tensor]:
+    """Returns ``latents`` (B, L, T+1, D), ``visible`` (B, L), ``column`` (B, L) and the factors as ``factor/NAME``.
 
-    An entity's latent is the sample of the slot that, after the last step, overlaps it most, as in the released code.
+    An entity's latent is that of the slot that, after the last step, overlaps it most, as in the released code. Its
+    column is that of its middle.
+
+    Args:
+        result: with ``steps``; a model without refinement has one.
+        batch: with ``label`` and ``factors``.
+        field: the sample that was decoded, or the posterior's mean.
     """
-    need(experiment, batch, "label", "factors")
-    result: Decomposition = decompose(module, batch, idx, return_steps=True)
-    steps = result.steps or (result,)
     entities = next(iter(batch["factors"].values())).shape[1]
     slots = slot_of_entity(batch["label"], result.masks, entities)
-    latents = torch.stack([step.latents for step in steps], dim=2)  # (B, K, T+1, D)
+    latents = torch.stack([getattr(step, field) for step in result.steps or (result,)], dim=2)  # (B, K, T+1, D)
     index = slots[:, :, None, None].expand(-1, -1, *latents.shape[2:])
-    pixels = entity_masks(batch["label"], entities).sum(dim=(2, 3))
+    by_column = entity_masks(batch["label"], entities).sum(dim=2)  # (B, L, W)
+    pixels = by_column.sum(dim=2)
+    columns = torch.arange(by_column.shape[2], dtype=by_column.dtype, device=by_column.device)
     factors = {f"factor/{name}": values for name, values in batch["factors"].items()}
-    return {"latents": latents.gather(1, index), "visible": pixels > 0, **factors}
+    middle = (by_column * columns).sum(dim=2) / pixels.clamp(min=1.0)
+    return {"latents": latents.gather(1, index), "visible": pixels > 0, "column": middle, **factors}
 
 
 def objects_of(rows: Columns) -> Objects:
@@ -53,6 +58,28 @@ def objects_of(rows: Columns) -> Objects:
     visible[:, 0] = False
     factors = {name.removeprefix("factor/"): x[visible] for name, x in rows.items() if name.startswith("factor/")}
     return Objects(rows["latents"][visible], factors)
+
+
+def scenes_of(rows: Columns, objects: int) -> Objects:
+    """Takes a whole scene for one: its factors are those of its first objects from left to right, as ``1 x``, ``2 x``.
+
+    The latent is that of the one slot of a model that has no more.
+
+    Args:
+        rows: of many scenes.
+        objects: how many count; every scene must have as many.
+    """
+    visible = rows["visible"].copy()
+    visible[:, 0] = False
+    order = np.argsort(np.where(visible, rows["column"], np.inf), axis=1, kind="stable")
+    scene = np.arange(len(order))
+    factors = {
+        f"{place + 1} {name.removeprefix('factor/')}": values[scene, order[:, place]]
+        for place in range(objects)
+        for name, values in rows.items()
+        if name.startswith("factor/")
+    }
+    return Objects(rows["latents"][:, 0], factors)
 
 
 def train_rows(experiment: Experiment, trainer: pl.Trainer, module: pl.LightningModule, scenes: int) -> Columns:
@@ -64,7 +91,8 @@ def train_rows(experiment: Experiment, trainer: pl.Trainer, module: pl.Lightning
     data = trainer.datamodule  # type: ignore[attr-defined]
     if data is None:
         raise MisconfigurationException(
-            f"{type(experiment).__name__} fits on training scenes: give trainer.test a datamodule, not test batches alone"
+            f"{type(experiment).__name__} fits on training scenes: give trainer.test a datamodule, "
+            "not test batches alone"
         )
     rows: dict[str, list[NDArray[Any]]] = {}
     still = -(-scenes // trainer.world_size)

@@ -87,6 +87,8 @@ class TetrominoesGenerator(Generator):
         seed: of all scenes.
         size: side of the square image in pixels, at least 20.
         objects: pieces in a scene, 1 to 3 at the standard size.
+        ambiguous: the pieces of a scene have one color and touch along whole cells, so that it can be cut in several
+            ways.
 
     Raises:
         ValueError: if the pieces do not fit freely.
@@ -95,23 +97,24 @@ class TetrominoesGenerator(Generator):
     shard = 40 * _BLOCK
     parallel = False
 
-    def __init__(self, seed: int = 0, size: int = 35, objects: int = 3) -> None:
+    def __init__(self, seed: int = 0, size: int = 35, objects: int = 3, ambiguous: bool = False) -> None:
         if size < _BOXES.max() or objects < 1 or objects * _PIXELS > size * size // 2:
             raise ValueError(f"{objects} pieces of 100 pixels do not fit freely into {size}x{size} pixels")
-        self.seed, self.size, self.objects = seed, size, objects
-        self.name = f"tetrominoes_{size}px_{objects}objects_seed{seed}"
+        self.seed, self.size, self.objects, self.ambiguous = seed, size, objects, ambiguous
+        self.name = f"tetrominoes_{size}px_{objects}objects{'_ambiguous' * ambiguous}_seed{seed}"
         self.settings = ("tetrominoes", f"--seed={seed}", f"--size={size}", f"--objects={objects}")
+        self.settings += ("--ambiguous",) * ambiguous
 
     def scenes(self, start: int, stop: int) -> Iterator[Scenes]:
         """Yields ``(image, label, factors)`` of the scenes ``start``, a multiple of 256, to ``stop``."""
         for first in range(start, stop, _BLOCK):
             rng = np.random.default_rng([self.seed, first // _BLOCK])
-            image, label, factors = _scenes(rng, _BLOCK, self.size, self.objects)
+            image, label, factors = _scenes(rng, _BLOCK, self.size, self.objects, self.ambiguous)
             n = min(_BLOCK, stop - first)
             yield image[:n], label[:n], {name: values[:n] for name, values in factors.items()}
 
 
-def _scenes(rng: np.random.Generator, n: int, size: int, objects: int) -> Scenes:
+def _scenes(rng: np.random.Generator, n: int, size: int, objects: int, ambiguous: bool) -> Scenes:
     shape = np.zeros((n, objects), dtype=np.int64)
     color = COLORS[rng.integers(len(COLORS), size=(n, objects))]
     corner = np.zeros((n, objects, 2), dtype=np.int64)
@@ -123,8 +126,11 @@ def _scenes(rng: np.random.Generator, n: int, size: int, objects: int) -> Scenes
         shape[waiting] = rng.integers(len(SHAPES), size=(len(waiting), objects))  # anew: some pieces never fit together
         placed = np.ones(len(waiting), dtype=bool)
         for k in range(objects):
-            placed[placed] = _place(rng, waiting[placed], k, shape[:, k], corner, label, size)
+            place = _place_touching if ambiguous and k else _place
+            placed[placed] = place(rng, waiting[placed], k, shape[:, k], corner, label, size)
         waiting = waiting[~placed]
+    if ambiguous:
+        color[:] = color[:, :1]
     every = np.arange(n)[:, None]
     for k in range(objects):
         image[every, _flat_pixels(shape[:, k], corner[:, k], size)] = _BRIGHTNESS[None, :, None] * color[:, k, None]
@@ -166,6 +172,35 @@ def _place(
             break
     found = np.ones(len(scenes), dtype=bool)
     found[todo] = False
+    return found
+
+
+def _place_touching(
+    rng: np.random.Generator,
+    scenes: NDArray[np.int64],
+    k: int,
+    shape: NDArray[np.int64],
+    corner: NDArray[np.int64],
+    label: NDArray[np.uint8],
+    size: int,
+) -> NDArray[np.bool_]:
+    """Does what :func:`_place` does, at a place where the piece lies cell by cell against one that is there."""
+    found = np.zeros(len(scenes), dtype=bool)
+    for i, scene in enumerate(scenes):
+        box = _BOXES[shape[scene]]
+        lattice = corner[scene, 0] % _SIDE  # the cells of the first piece lie here
+        rows, columns = (np.arange(start, size - side + 1, _SIDE) for start, side in zip(lattice, box, strict=True))
+        corners = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+        taken = np.pad(label[scene].reshape(size, size) > 0, _SIDE)
+        beside = np.zeros_like(taken)
+        for shift, axis in ((_SIDE, 0), (-_SIDE, 0), (_SIDE, 1), (-_SIDE, 1)):
+            beside |= np.roll(taken, shift, axis)
+        here = _PIECES[shape[scene]] + corners[:, None] + _SIDE  # (places, pixels, 2)
+        fits = ~taken[here[..., 0], here[..., 1]].any(axis=1) & beside[here[..., 0], here[..., 1]].any(axis=1)
+        if fits.any():
+            corner[scene, k] = rng.choice(corners[fits])
+            label[scene, _flat_pixels(shape[[scene]], corner[[scene], k], size)[0]] = k + 1
+            found[i] = True
     return found
 
 

@@ -289,6 +289,11 @@ class IODINE(SceneModel):
         objective = (result.trace.nll + result.trace.kl.sum(dim=2)).mean(dim=1)  # (T+1,)
         return (step_weights(len(objective), like=objective) * objective).sum(), result.detach()
 
+    def decode(self, latents: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Returns masks ``(B, K, H, W)`` and means ``(B, K, C, H, W)`` of latents ``(B, K, D)``."""
+        decoded = self.decoder(latents, height, width)
+        return decoded.mask_logits.softmax(dim=1), self.distribution.mean(decoded.parameters)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if self.scale_schedule is not None:
             scale = self.scale_schedule(self.global_step)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from iodine_pl.result import Decomposition
 
-__all__ = ["mask_image", "refinement_panel", "slot_images", "slot_palette", "slot_panel"]
+__all__ = ["mask_image", "refinement_panel", "slot_images", "slot_palette", "slot_panel", "tile_grid"]
 
 _GAP = 2  # white pixels between tiles
 _SMALLEST_TILE = 96  # pixels; smaller images are enlarged by a whole factor, so that their pixels stay square
@@ -45,7 +45,7 @@ def slot_panel(images: Tensor, result: Decomposition) -> NDArray[np.uint8]:
     Returns:
         ``(height, width, 3)`` uint8.
     """
-    return _grid(_columns(images, result))
+    return tile_grid(_columns(images, result))
 
 
 def refinement_panel(images: Tensor, steps: Sequence[Decomposition], image: int = 0) -> NDArray[np.uint8]:
@@ -58,7 +58,7 @@ def refinement_panel(images: Tensor, steps: Sequence[Decomposition], image: int 
         image: which of the batch.
     """
     one = slice(image, image + 1)
-    return _grid([row for step in steps for row in _columns(images[one], step.select(one))])
+    return tile_grid([row for step in steps for row in _columns(images[one], step.select(one))])
 
 
 def _columns(images: Tensor, result: Decomposition) -> list[list[Tensor]]:
@@ -72,7 +72,8 @@ def _columns(images: Tensor, result: Decomposition) -> list[list[Tensor]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _grid(rows: list[list[Tensor]]) -> NDArray[np.uint8]:
+def tile_grid(rows: list[list[Tensor]]) -> NDArray[np.uint8]:
+    """Sets tiles (3, H, W) in [0, 1] in rows, small ones enlarged: ``(height, width, 3)`` uint8."""
     height, width = rows[0][0].shape[-2:]
     scale = max(1, -(-_SMALLEST_TILE // max(height, width)))
     height, width = height * scale, width * scale

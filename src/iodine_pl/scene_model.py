@@ -34,17 +34,17 @@ class SceneModel(pl.LightningModule):
 
     def __init__(
         self,
-        learning_rate: float,
-        batch_size: int | None,
-        reference_batch_size: int,
-        optimizer: Literal["tf_adam", "adam"],
-        betas: tuple[float, float],
-        adam_epsilon: float,
-        decay_factor: float,
-        decay_steps: int,
-        gradient_clip_norm: float | None,
-        max_skipped_updates: int,
-        seed: int,
+        learning_rate: float = 3e-4,
+        batch_size: int | None = None,
+        reference_batch_size: int = 256,
+        optimizer: Literal["tf_adam", "adam"] = "tf_adam",
+        betas: tuple[float, float] = (0.95, 0.999),
+        adam_epsilon: float = 1e-8,
+        decay_factor: float = 0.1,
+        decay_steps: int = 1_000_000,
+        gradient_clip_norm: float | None = 5.0,
+        max_skipped_updates: int = 20,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if optimizer not in ("tf_adam", "adam"):

@@ -1,0 +1,83 @@
+"""More objects, more slots, more steps than in training (section 4.4 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from numpy.typing import NDArray
+from torch import Tensor
+
+from iodine_pl.callbacks.contract import decompose
+from iodine_pl.callbacks.experiments.experiment import Columns, Experiment, need
+from iodine_pl.callbacks.experiments.outcome import Outcome, Row
+from iodine_pl.callbacks.experiments.step_scores import SCORES, plot_steps, quartiles, step_scores
+from iodine_pl.panels import slot_panel
+
+__all__ = ["Generalisation"]
+
+
+class Generalisation(Experiment):
+    """Scores the test scenes with other numbers of slots than in training, over more refinement steps.
+
+    The scenes are those of the data: ``min_objects`` and ``max_objects`` make them fuller than those of training. The
+    state after t steps is that of a shorter run too, so one run of many steps shows all T up to it.
+
+    Table: each K after each of the numbers of steps. Pictures: median and quartiles of ARI, MSE and KL over the steps,
+    a colour for each K (``generalisation.png``); the first scenes with the last K (``generalisation_slots.png``).
+
+    Args:
+        num_slots: the K that are tried.
+        num_iterations: the T for the table, increasing; the last is how far all run.
+        num_images: rows of the picture.
+        folder: where to write; None: ``experiments/`` in the run's folder.
+
+    Raises:
+        ValueError: if there is no K, or the T do not increase from 0 or more.
+    """
+
+    name = "generalisation"
+
+    def __init__(
+        self,
+        num_slots: Sequence[int],
+        num_iterations: Sequence[int] = (5, 10),
+        num_images: int = 6,
+        folder: str | Path | None = None,
+    ) -> None:
+        super().__init__(folder)
+        if not num_slots or not num_iterations or list(num_iterations) != sorted({0, *num_iterations} - {0}):
+            raise ValueError(
+                f"need some num_slots and increasing num_iterations, got {list(num_slots)} and {list(num_iterations)}"
+            )
+        self.num_slots = list(num_slots)
+        self.num_iterations = list(num_iterations)
+        self.num_images = num_images
+        self._panel: NDArray[np.uint8]
+
+    def measure(self, module: pl.LightningModule, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        need(self, batch, "label")
+        measured = {}
+        for slots in self.num_slots:
+            options = {"num_slots": slots, "num_iterations": self.num_iterations[-1], "return_steps": True}
+            result = decompose(module, batch, batch_idx, **options)
+            scores = step_scores(result, batch["label"])
+            measured |= {f"{slots} {name}": values for name, values in scores.items()}
+        if not batch_idx:
+            first = slice(self.num_images)
+            self._panel = slot_panel(batch["image"][first], result.select(first))
+        return measured
+
+    def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, rows: Columns) -> Outcome:
+        curves = {f"K = {slots}": {name: rows[f"{slots} {name}"] for name in SCORES} for slots in self.num_slots}
+        table: list[Row] = []
+        for slots, scores in zip(self.num_slots, curves.values(), strict=True):
+            for steps in self.num_iterations:
+                means = {SCORES[name]: float(np.nanmean(values[:, steps])) for name, values in scores.items()}
+                table.append({"K": slots, "T": steps, **means})
+        pictures = {"": plot_steps(curves, ("ari_fg", "mse", "kl")), "slots": self._panel}
+        steps = {k: {name: quartiles(values) for name, values in scores.items()} for k, scores in curves.items()}
+        return Outcome(table, pictures, {"steps": steps})

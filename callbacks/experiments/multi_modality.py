@@ -1,0 +1,172 @@
+"""One image, many runs: which segmentations the model finds in it (section 4.5 of the paper)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from iodine_pl import adjusted_rand_index
+from iodine_pl.callbacks.contract import decompose
+from iodine_pl.callbacks.experiments.experiment import Columns, Experiment
+from iodine_pl.callbacks.experiments.outcome import Outcome, Row
+from iodine_pl.panels import mask_image
+
+__all__ = ["MultiModality", "distinct_segmentations"]
+
+
+def distinct_segmentations(assignment: Tensor, counted: Tensor, same: float) -> list[list[int]]:
+    """Groups the runs of one image by the segmentation that they found, whatever slot has which part.
+
+    Run by run: it joins the first group whose first run it agrees with to an adjusted Rand index of ``same``, or makes
+    a new one.
+
+    Args:
+        assignment: slot of every pixel in every run, ``(R, H, W)``.
+        counted: the pixels that are compared, ``(H, W)`` bool.
+        same: from here on two segmentations are the same; 1: only equal ones.
+
+    Returns:
+        The groups, the largest first, each the numbers of its runs.
+    """
+    groups: list[list[int]] = []
+    label = torch.where(counted, assignment + 1, 0)  # pixels with label 0 are left out
+    for run in range(len(assignment)):
+        for group in groups:
+            if float(adjusted_rand_index(label[group[:1]], assignment[run : run + 1])) >= same:
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    return sorted(groups, key=len, reverse=True)
+
+
+class MultiModality(Experiment):
+    """Runs every test image many times, with other noise each time, and counts the segmentations that come out.
+
+    Two runs have the same segmentation if their adjusted Rand index, over the pixels of objects where the data have
+    labels and over all pixels else, is at least ``same``. A row of the table for each segmentation that is found at
+    least twice: how often, its mean ELBO, and its ARI with the truth. ``multi_modality.png`` has a row for each image:
+    the image, its most frequent segmentations, and the means of all slots in all runs over the refinement steps, in
+    the plane of their two principal components, in the colour of the segmentation that they ended in.
+
+    The data should be few: ``num_test: 8``.
+
+    Args:
+        num_runs: of each image.
+        same: adjusted Rand index from which on two segmentations are the same.
+        num_shown: segmentations in the picture.
+        folder: where to write; None: ``experiments/`` in the run's folder.
+
+    Raises:
+        ValueError: if there are fewer than two runs.
+    """
+
+    name = "multi_modality"
+    fields = ("masks", "mean", "nll", "kl")
+
+    def __init__(
+        self, num_runs: int = 50, same: float = 0.9, num_shown: int = 4, folder: str | Path | None = None
+    ) -> None:
+        super().__init__(folder)
+        if num_runs < 2 or num_shown < 1:
+            raise ValueError(f"need at least 2 runs and 1 to be shown, got {num_runs} and {num_shown}")
+        self.num_runs = num_runs
+        self.same = same
+        self.num_shown = num_shown
+
+    def measure(self, module: pl.LightningModule, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        assignments, elbos, means = [], [], []
+        for run in range(self.num_runs):
+            result = decompose(module, batch, batch_idx, return_steps=True, run=run)
+            assignments.append(result.masks.argmax(dim=1).to(torch.uint8))
+            elbos.append(result.elbo)
+            means.append(torch.stack([step.mean for step in result.steps or (result,)], dim=1))
+        label = batch.get("label")
+        return {
+            "image": batch["image"],
+            "label": torch.ones_like(assignments[0]) if label is None else label,
+            "assignment": torch.stack(assignments, dim=1),  # (B, R, H, W)
+            "elbo": torch.stack(elbos, dim=1),  # (B, R)
+            "mean": torch.stack(means, dim=1),  # (B, R, T+1, K, D)
+        }
+
+    def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, rows: Columns) -> Outcome:
+        table: list[Row] = []
+        found = []
+        for i, index in enumerate(rows["index"]):
+            assignment = torch.from_numpy(rows["assignment"][i]).long()
+            label = torch.from_numpy(rows["label"][i])
+            counted = label > 0
+            if not counted.any():
+                counted = torch.ones_like(counted)
+            groups = distinct_segmentations(assignment, counted, self.same)
+            found.append({"image": int(index), "groups": groups, "elbo": rows["elbo"][i].tolist()})
+            for rank, group in enumerate(groups):
+                if len(group) < 2:
+                    break
+                truth = adjusted_rand_index(label[None].expand(len(group), -1, -1), assignment[group])
+                table.append(
+                    {
+                        "image": int(index),
+                        "segmentation": rank + 1,
+                        "share": len(group) / self.num_runs,
+                        "ELBO": float(rows["elbo"][i][group].mean()),
+                        "ARI with the truth": float(truth.mean()),
+                    }
+                )
+            lonely = sum(len(group) == 1 for group in groups)
+            if lonely:
+                table.append(
+                    {
+                        "image": int(index),
+                        "segmentation": f"{lonely} found once",
+                        "share": lonely / self.num_runs,
+                        "ELBO": float(rows["elbo"][i][[group[0] for group in groups if len(group) == 1]].mean()),
+                        "ARI with the truth": "",
+                    }
+                )
+        return Outcome(table, {"": self._draw(rows, found)}, {"runs": self.num_runs, "same": self.same, "found": found})
+
+    def _draw(self, rows: Columns, found: list[dict[str, Any]]) -> Figure:
+        columns = self.num_shown + 2
+        figure = Figure(figsize=(1.7 * columns + 1.0, 1.9 * len(found)), layout="constrained")
+        grid = figure.subplots(len(found), columns, squeeze=False, width_ratios=[1] * (columns - 1) + [1.6])
+        slots = rows["mean"].shape[3]
+        for i, (axes, image) in enumerate(zip(grid, found, strict=True)):
+            for tile in axes[:-1]:
+                tile.axis("off")
+            picture = np.broadcast_to(rows["image"][i], (3, *rows["image"].shape[2:]))  # also of one channel
+            axes[0].imshow(picture.transpose(1, 2, 0).clip(0, 1))
+            for tile, group in zip(axes[1:-1], image["groups"], strict=False):
+                masks = F.one_hot(torch.from_numpy(rows["assignment"][i][group[0]]).long(), slots).permute(2, 0, 1)
+                tile.imshow(mask_image(masks.float()).permute(1, 2, 0).numpy())
+                elbo = float(rows["elbo"][i][group].mean())
+                tile.set_title(f"{len(group) / self.num_runs:.0%}, ELBO {elbo:.0f}", fontsize="small")
+            _draw_paths(axes[-1], rows["mean"][i], image["groups"])
+        return figure
+
+
+def _draw_paths(axes: Axes, means: NDArray[Any], groups: list[list[int]]) -> None:
+    """Draws the way of every slot of every run, ``means`` (R, T+1, K, D), in the plane of the last means."""
+    from sklearn.decomposition import PCA
+
+    plane = PCA(n_components=2).fit(means[:, -1].reshape(-1, means.shape[-1]))
+    runs, steps, slots, size = means.shape
+    paths = plane.transform(means.reshape(-1, size)).reshape(runs, steps, slots, 2)
+    for rank, group in enumerate(groups):
+        color = f"C{rank}" if rank < 9 else "0.7"
+        for run in group:
+            for slot in range(slots):
+                axes.plot(*paths[run, :, slot].T, color=color, linewidth=0.5, alpha=0.5)
+                axes.plot(*paths[run, -1, slot], ".", color=color, markersize=3)
+    axes.set_xticks([])
+    axes.set_yticks([])

@@ -1,0 +1,6 @@
+"""What IODINE is compared with, behind the same interface."""
+
+from iodine_pl.baselines.rnem import RNEM
+from iodine_pl.baselines.vae import VAE
+
+__all__ = ["RNEM", "VAE"]

@@ -1,0 +1,136 @@
+"""A variational autoencoder with IODINE's decoder and one slot (the comparison of section 4.2 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from iodine_pl.decoder import SpatialBroadcastDecoder
+from iodine_pl.layers import conv_stack, mlp
+from iodine_pl.mixture import PixelMixture, make_distribution
+from iodine_pl.posterior import PRIOR_SCALE, Posterior
+from iodine_pl.result import Decomposition, Trace
+from iodine_pl.scene_model import Batch, SceneModel
+
+__all__ = ["VAE"]
+
+
+class VAE(SceneModel):
+    """Encodes a whole image into one latent: convolutions of stride 2, an MLP, the spatial broadcast decoder.
+
+    Decoder, pixel distribution, prior and posterior are those of :class:`iodine_pl.IODINE`, so that an ELBO means the
+    same. Its one mask is 1 everywhere.
+
+    Args:
+        image_size: side of the square images in pixels; the encoder's last map is not pooled, so it is fixed.
+        latent_size: D; as many as all slots together have makes the comparison fair.
+        image_channels: C.
+        pixel_distribution, pixel_scale, prior_scale: as in IODINE.
+        decoder_channels, decoder_kernel, latent_constant: as in IODINE.
+        encoder_channels, encoder_kernel: stride-2 convolutions.
+        mlp_sizes: hidden layers after them.
+        training: further arguments, of :class:`iodine_pl.SceneModel`.
+
+    Raises:
+        ValueError: for a number out of its range.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 35,
+        latent_size: int = 128,
+        image_channels: int = 3,
+        pixel_distribution: Literal["logistic", "gaussian", "bernoulli"] = "logistic",
+        pixel_scale: float | None = None,
+        prior_scale: float = PRIOR_SCALE,
+        decoder_channels: Sequence[int] = (32, 32, 32, 32),
+        decoder_kernel: int = 5,
+        latent_constant: float = 5.0,
+        encoder_channels: Sequence[int] = (32, 32, 64, 64),
+        encoder_kernel: int = 5,
+        mlp_sizes: Sequence[int] = (256,),
+        **training: Any,
+    ) -> None:
+        super().__init__(**training)
+        self.save_hyperparameters()
+        if image_size < 1 or latent_size < 1:
+            raise ValueError(f"image_size and latent_size must be at least 1, got {image_size} and {latent_size}")
+        self.image_size = image_size
+        self.latent_size = latent_size
+        self.image_channels = image_channels
+        self.prior_scale = prior_scale
+        self.distribution = make_distribution(pixel_distribution, pixel_scale)
+        self.decoder = SpatialBroadcastDecoder(
+            latent_size, image_channels, decoder_channels, decoder_kernel, latent_constant
+        )
+        self.convolutions = conv_stack(image_channels, encoder_channels, encoder_kernel, stride=2)
+        side = image_size
+        for _ in encoder_channels:
+            side = -(-side // 2)
+        self.mlp = mlp(encoder_channels[-1] * side * side, (*mlp_sizes, 2 * latent_size))
+        self.to(memory_format=torch.channels_last)  # faster on CPU
+
+    def forward(
+        self,
+        batch: Batch | Tensor,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        noise: Tensor | None = None,
+        return_steps: bool = False,
+    ) -> Decomposition:
+        """Encodes and decodes images.
+
+        Args:
+            batch: images ``(B, C, H, W)``, uint8 or float in [0, 1], or a dict with them under ``image``.
+            num_slots, num_iterations: 1 and 0, or None.
+            noise: standard-normal numbers ``(1, B, 1, D)`` for the sample of z, in place of fresh ones.
+            return_steps: puts the one decomposition there is into ``steps`` too.
+
+        Raises:
+            ValueError: for any other number of slots or iterations, or images of another size.
+        """
+        images = self.images(batch)
+        shape = self.noise_shape(len(images), num_slots, num_iterations)
+        if images.shape[2:] != (self.image_size, self.image_size):
+            raise ValueError(f"this VAE was made for images of {self.image_size} pixels a side, got {images.shape[2:]}")
+        if noise is None:
+            noise = torch.randn(shape, dtype=images.dtype, device=images.device)
+        encoded = self.convolutions(images.contiguous(memory_format=torch.channels_last))
+        posterior = Posterior(self.mlp(encoded.flatten(1)).unsqueeze(1))  # of (B, 1, 2D)
+        latents = posterior.rsample(noise[0].to(images))
+        mixture = PixelMixture(images, self.decoder(latents, *images.shape[2:]), self.distribution)
+        kl = posterior.kl(self.prior_scale)
+        mse = (mixture.reconstruction - images).square().mean(dim=(1, 2, 3))
+        trace = Trace(mixture.nll[None], kl[None], mse[None])
+        result = Decomposition(
+            mean=posterior.mean,
+            std=posterior.std,
+            latents=latents,
+            masks=mixture.masks,
+            means=mixture.means,
+            reconstruction=mixture.reconstruction,
+            nll=mixture.nll,
+            kl=kl,
+            trace=trace,
+        )
+        return result._replace(steps=(result,)) if return_steps else result
+
+    def decode(self, latents: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Returns masks ``(B, 1, H, W)``, all 1, and means ``(B, 1, C, H, W)`` of latents ``(B, 1, D)``."""
+        decoded = self.decoder(latents, height, width)
+        return decoded.mask_logits.softmax(dim=1), self.distribution.mean(decoded.parameters)
+
+    def loss(self, batch: Batch | Tensor, noise: Tensor | None = None) -> tuple[Tensor, Decomposition]:
+        """Returns ``NLL + KL``, mean over the batch, with its graph, and the decomposition without one."""
+        result = self(batch, noise=noise)
+        return (result.nll + result.kl.sum(dim=1)).mean(), result.detach()
+
+    def noise_shape(
+        self, batch_size: int, num_slots: int | None = None, num_iterations: int | None = None
+    ) -> tuple[int, ...]:
+        if num_slots not in (None, 1) or num_iterations not in (None, 0):
+            raise ValueError(f"a VAE has 1 slot and 0 iterations, got {num_slots} and {num_iterations}")
+        return (1, batch_size, 1, self.latent_size)
