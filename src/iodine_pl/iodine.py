@@ -57,6 +57,8 @@ class IODINE(SceneModel):
         capacity: constant input of the refinement network (code; not in the paper).
         mask_posterior_epsilon: added to the denominator of the mask posterior (code).
         norm_epsilon: of the layer norms.
+        layer_norm, leave_out: for ablations of the refinement network's inputs (see
+            :class:`iodine_pl.refinement.RefinementNetwork`).
         input_gradients: ``full``: the loss is differentiated through means, masks, mask logits and mask posterior where
             they are inputs of the refinement network (code). ``stopped``: not through these, so that each step's
             backward pass through the decoder is done at once and its activations are freed: less time and memory, but
@@ -106,6 +108,8 @@ class IODINE(SceneModel):
         capacity: float = 0.5,
         mask_posterior_epsilon: float = 1e-6,
         norm_epsilon: float = 1e-5,
+        layer_norm: bool = True,
+        leave_out: Sequence[str] = (),
         input_gradients: Literal["full", "stopped"] = "full",
         recompute: bool = False,
         compile_networks: bool = False,
@@ -173,6 +177,8 @@ class IODINE(SceneModel):
             pooling,
             capacity,
             norm_epsilon,
+            layer_norm,
+            leave_out,
         )
         # One vector for all slots: they differ by their samples alone. Glorot's uniform range for a vector of 2D.
         limit = math.sqrt(3.0 / (2.0 * latent_size))

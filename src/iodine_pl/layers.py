@@ -87,11 +87,17 @@ class StoppedLayerNorm(nn.Module):
     Sonnet 1 does. As nothing flows back, the normalised input is a constant and only the gain and bias are in the
     graph. (``nn.GroupNorm(1, C)`` has the same values, but torch 2.13 crashes in its backward for a channels-last
     constant.)
+
+    Args:
+        channels: C.
+        epsilon: added to the variance.
+        enabled: False: no normalisation, gain and bias alone; an ablation.
     """
 
-    def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
+    def __init__(self, channels: int, epsilon: float = 1e-5, enabled: bool = True) -> None:
         super().__init__()
         self.epsilon = epsilon
+        self.enabled = enabled
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
@@ -102,6 +108,8 @@ class StoppedLayerNorm(nn.Module):
     @torch.no_grad()
     def normalise(self, x: Tensor) -> Tensor:
         """Returns ``x`` with mean 0 and variance 1 in each sample, before gain and bias."""
+        if not self.enabled:
+            return x.detach()
         variance, mean = torch.var_mean(x, dim=tuple(range(1, x.ndim)), correction=0, keepdim=True)
         return (x - mean) * torch.rsqrt(variance + self.epsilon)
 

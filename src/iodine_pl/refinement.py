@@ -95,6 +95,11 @@ class RefinementNetwork(nn.Module):
             coordinates, which tell where a feature is as well as how much there is of it.
         capacity: constant of an input channel and of an input number, 0.5 in the reference code; not in the paper.
         norm_epsilon: added to the variance in the layer norms.
+        layer_norm: False leaves the layer norms' division out, for the ablation.
+        leave_out: inputs that are zeros, for the ablation: fields of :class:`RefinementInputs`, or ``coordinates``.
+
+    Raises:
+        ValueError: for an unknown name.
     """
 
     def __init__(
@@ -110,6 +115,8 @@ class RefinementNetwork(nn.Module):
         pooling: Literal["mean", "cosine"] = "mean",
         capacity: float = 0.5,
         norm_epsilon: float = 1e-5,
+        layer_norm: bool = True,
+        leave_out: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if coordinates not in ("linear", "cosine"):
@@ -118,14 +125,19 @@ class RefinementNetwork(nn.Module):
             raise ValueError(f"pooling must be 'mean' or 'cosine', got {pooling!r}")
         self.coordinates: Literal["linear", "cosine"] = coordinates
         self.coordinate_frequencies = coordinate_frequencies
+        known = (*RefinementInputs._fields, "coordinates")
+        if unknown := [name for name in leave_out if name not in known]:
+            raise ValueError(f"leave_out has {', '.join(unknown)}, but the inputs are {', '.join(known)}")
         self.pooling = pooling
         self.capacity = capacity
+        self.leave_out = tuple(leave_out)
 
-        self.norm_mean_gradient = StoppedLayerNorm(image_channels, norm_epsilon)
-        self.norm_mask_gradient = StoppedLayerNorm(1, norm_epsilon)
-        self.norm_log_likelihood = StoppedLayerNorm(1, norm_epsilon)
-        self.norm_leave_one_out = StoppedLayerNorm(1, norm_epsilon)
-        self.norm_posterior_gradient = StoppedLayerNorm(2 * latent_size, norm_epsilon)
+        norm = (norm_epsilon, layer_norm)
+        self.norm_mean_gradient = StoppedLayerNorm(image_channels, *norm)
+        self.norm_mask_gradient = StoppedLayerNorm(1, *norm)
+        self.norm_log_likelihood = StoppedLayerNorm(1, *norm)
+        self.norm_leave_one_out = StoppedLayerNorm(1, *norm)
+        self.norm_posterior_gradient = StoppedLayerNorm(2 * latent_size, *norm)
 
         coordinate_channels = 2 if coordinates == "linear" else coordinate_frequencies**2 - 1
         self.convolutions = conv_stack(3 * image_channels + 7 + coordinate_channels, channels, kernel_size, stride=2)
@@ -138,6 +150,8 @@ class RefinementNetwork(nn.Module):
     def forward(self, inputs: RefinementInputs, state: State = ()) -> tuple[Tensor, State]:
         """Returns the update ``(B, K, 2D)`` and the next LSTM state."""
         slots = inputs.means.shape[1]
+        missing = (name for name in self.leave_out if name != "coordinates")
+        inputs = inputs._replace(**{name: torch.zeros_like(getattr(inputs, name)) for name in missing})
         encoded = self.mlp(self._pool(self._convolve(inputs)))
         features = torch.cat([encoded, self._flat(inputs)], dim=1)
         if self.lstm is not None:
@@ -155,6 +169,8 @@ class RefinementNetwork(nn.Module):
         _, slots, image_channels, height, width = inputs.means.shape
         kind = (self.coordinates, self.coordinate_frequencies)
         grid = coordinate_grid(*kind, height, width, inputs.means.dtype, inputs.means.device)
+        if "coordinates" in self.leave_out:
+            grid = torch.zeros_like(grid)
         first, *others = self.convolutions
         assert isinstance(first, SameConv2d)
         channels = {  # in alphabetical order of the reference's names

@@ -266,6 +266,7 @@ class SceneModel(pl.LightningModule):
 
     def _log_terms(self, stage: str, terms: Mapping[str, Tensor]) -> None:
         """Logs the last state's terms under ``stage/``, those of every refinement step under ``stage_steps/``."""
+        terms = {name: values.flatten() for name, values in terms.items()}  # torchmetrics makes a number of one step
         scalars = {f"{stage}/{name}": values[-1] for name, values in terms.items()}
         for name, values in terms.items():
             scalars |= {f"{stage}_steps/{name}_{t}": value for t, value in enumerate(values)}
