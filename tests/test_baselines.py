@@ -5,10 +5,12 @@ from itertools import pairwise
 
 import pytest
 import torch
+from command import BAR, ROOT
 from torch.nn import functional as F
 
 from iodine_pl import Decomposition
 from iodine_pl.baselines import RNEM, VAE
+from iodine_pl.cli import main
 
 
 def vae(**arguments):
@@ -186,3 +188,21 @@ def test_rnem_refuses(arguments, words):
 def test_rnem_refuses_images_of_another_size():
     with pytest.raises(ValueError, match="R-NEM needs images"):
         rnem()(torch.zeros(1, 1, 24, 24))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("multi_dsprites_binarized_rnem", ["--model.num_iterations=2", "--model.state_size=10"]),
+        ("tetrominoes_vae", ["--model.encoder_channels=[4,4,4]", "--model.decoder_channels=[4]"]),
+    ],
+)
+def test_trains_and_tests_from_its_configuration(name, options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = ["--data.num_train=8", "--data.num_val=2", "--data.num_test=3", "--data.batch_size=4"]
+    trainer = ["--trainer.accelerator=cpu", "--trainer.max_steps=2", "--trainer.enable_model_summary=false", BAR]
+    main([f"--config={ROOT}/configs/{name}.yaml", *data, *options, *trainer])
+    cli = main(["test", "--ckpt_path=last", f"--config={ROOT}/configs/experiments/segmentation.yaml", BAR])
+    assert cli.model.batch_size == 4
+    assert -1.0 <= float(cli.trainer.callback_metrics["test/ari_fg"]) <= 1.0
+    assert (tmp_path / "runs" / name / "version_0" / "experiments" / "segmentation.png").is_file()

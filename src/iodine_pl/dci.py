@@ -66,7 +66,7 @@ def dci(
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
     importance, scores = [], []
-    options = {"n_estimators": _TREES, "min_samples_leaf": _LEAF, "random_state": 0, "max_features": 0.5}
+    options = {"n_estimators": _TREES, "min_samples_leaf": _LEAF, "random_state": 0, "max_features": None}
     for name, kind in kinds.items():
         for of_train, of_test in zip(_single(train[1][name], kind), _single(test[1][name], kind), strict=True):
             make = RandomForestClassifier if kind == "category" else RandomForestRegressor

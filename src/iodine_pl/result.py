@@ -59,9 +59,10 @@ class Decomposition(NamedTuple):
         return -self.nll - self.kl.sum(dim=1)
 
     def select(self, images: slice) -> Decomposition:
-        """Returns the same of some of the images."""
-        tensors = {name: x[images] for name, x in zip(self._fields, self[:8], strict=False)}
-        trace = Trace(*(x[:, images] for x in self.trace))
+        """Returns the same of some of the images; what another module left at None stays so."""
+        known = {name: x for name, x in zip(self._fields, self[:8], strict=False) if x is not None}
+        trace = self.trace and Trace(*(x[:, images] for x in self.trace))
+        tensors = {name: x[images] for name, x in known.items()}
         return self._replace(**tensors, trace=trace, steps=tuple(step.select(images) for step in self.steps))
 
     def detach(self) -> Decomposition:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.ndimage
 from reference import DATA
 
 from iodine_pl.datamodules.deepmind import TETROMINOES
@@ -80,3 +81,21 @@ def test_pieces_that_never_fit_together_do_not_hang():
 def test_what_does_not_fit_is_refused(wrong):
     with pytest.raises(ValueError, match="do not fit"):
         TetrominoesGenerator(**wrong)
+
+
+def test_ambiguous_pieces_touch_in_one_color():
+    """All pieces of a scene make one connected figure of cells, which are those of one lattice."""
+    images, labels, factors = next(iter(TetrominoesGenerator(seed=3, ambiguous=True).scenes(0, 256)))
+    assert TetrominoesGenerator(ambiguous=True).name != TetrominoesGenerator().name
+    for image, label, color in zip(images, labels, factors["color"], strict=True):
+        assert [(label == k).sum() for k in (1, 2, 3)] == [100, 100, 100]
+        assert (color[1:] == color[1]).all()
+        assert (image[label > 0] > 0).any(axis=0).tolist() == (color[1] > 0).tolist()
+        figure, pieces = scipy.ndimage.label(label > 0)
+        assert pieces == 1
+        top, left = (np.flatnonzero((label > 0).any(axis=axis))[0] for axis in (1, 0))
+        cells = (label > 0)[top:, left:]
+        cells = cells[: cells.shape[0] // 5 * 5, : cells.shape[1] // 5 * 5]
+        by_cell = cells.reshape(cells.shape[0] // 5, 5, -1, 5).sum(axis=(1, 3))
+        assert set(by_cell.flatten()) <= {0, 25}
+    assert len({label.tobytes() for label in labels}) == 256
