@@ -91,7 +91,7 @@ def test_ambiguous_pieces_touch_in_one_color():
         assert [(label == k).sum() for k in (1, 2, 3)] == [100, 100, 100]
         assert (color[1:] == color[1]).all()
         assert (image[label > 0] > 0).any(axis=0).tolist() == (color[1] > 0).tolist()
-        figure, pieces = scipy.ndimage.label(label > 0)
+        _, pieces = scipy.ndimage.label(label > 0)
         assert pieces == 1
         top, left = (np.flatnonzero((label > 0).any(axis=axis))[0] for axis in (1, 0))
         cells = (label > 0)[top:, left:]

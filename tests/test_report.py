@@ -1,0 +1,116 @@
+"""The report, read by a browser."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from command import BAR, ROOT, TINY
+
+from iodine_pl.cli import main as train
+from iodine_pl.report import main, write_report
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """Trains for six updates and makes two experiments, one of them with a name that begins like the other's."""
+    folder = tmp_path_factory.mktemp("report")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        train([*TINY, BAR, "--trainer.max_steps=6", "--trainer.val_check_interval=3", "--model.num_iterations=2"])
+        train(["test", "--ckpt_path=best", f"--config={ROOT}/configs/experiments/segmentation.yaml", BAR])
+        experiments = folder / "runs/tetrominoes/version_0/experiments"
+        other = json.loads((experiments / "segmentation.json").read_text())
+        other["table"] = [{"what": "<b>bold</b>", "number": 0.123456}]
+        (experiments / "segmentation_again.json").write_text(json.dumps(other))
+        shutil.copy(experiments / "segmentation.png", experiments / "segmentation_again.png")
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def page(run_folder, monkeypatch, capsys):
+    monkeypatch.chdir(run_folder)
+    main(["runs/tetrominoes/version_0", "--images", "2"])
+    target = Path("runs/tetrominoes/version_0/report.html")
+    assert capsys.readouterr().out.splitlines()[-1] == f"Wrote {target}"
+    return target
+
+
+@pytest.fixture
+def browser():
+    driver = shutil.which("chromedriver")
+    if driver is None or shutil.which("chromium") is None:
+        pytest.skip("no Chromium with ChromeDriver on this machine: install the packages chromium and chromium-driver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    opened = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield opened
+    opened.quit()
+
+
+def test_the_slider_changes_the_picture(page, browser):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(page.resolve().as_uri())
+    box = browser.find_element(By.CSS_SELECTOR, "[data-steps]")
+    slider, picture = box.find_element(By.TAG_NAME, "input"), box.find_element(By.TAG_NAME, "img")
+    number = box.find_element(By.TAG_NAME, "output")
+    seen = {}
+    for step in ("2", "1", "0"):
+        assert number.text == slider.get_attribute("value") == step
+        browser.execute_async_script("arguments[0].decode().then(arguments[1])", picture)
+        assert picture.get_property("naturalWidth") == (3 + 4) * (35 * 3 + 2) + 2
+        seen[step] = picture.screenshot_as_base64
+        slider.send_keys(Keys.LEFT)
+    assert len(set(seen.values())) == 3
+    others = browser.find_elements(By.CSS_SELECTOR, "section img")
+    assert len(others) == 1 + 3 + 1
+    assert all(image.get_property("naturalWidth") > 0 for image in others)
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_has_all_there_is(page):
+    text = page.read_text()
+    assert re.findall(r"<h2>(.*?)</h2>", text) == [
+        "Slots",
+        "Curves",
+        "Segmentation",
+        "Segmentation again",
+        "Configuration",
+    ]
+    assert "after 3 updates" in text or "after 6 updates" in text
+    assert "val/elbo" in text
+    assert "<svg" in text
+    assert "<td>&lt;b&gt;bold&lt;/b&gt;<td>0.1235" in text
+    assert "class_path: iodine_pl.IODINE" in text
+    assert not re.search(r'(src|href)="(?!data:|#)', text)  # nothing from elsewhere
+    assert not list(page.parent.glob(".*"))
+
+
+def test_of_a_checkpoint_elsewhere(run_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(run_folder)
+    run = Path("runs/tetrominoes/version_0")
+    alone = shutil.copy(run / "checkpoints" / "last.ckpt", tmp_path / "mine.ckpt")
+    with pytest.raises(FileNotFoundError, match="give --config FILE"):
+        write_report(alone)
+    page = write_report(alone, config=run / "config.yaml", num_images=1)
+    assert page == tmp_path / "mine.html"
+    assert "data-steps" in page.read_text()
+    assert "<h2>Curves" not in page.read_text()
+
+
+def test_says_what_is_no_run(tmp_path):
+    with pytest.raises(SystemExit, match="is no folder of a run"):
+        main([str(tmp_path)])
+    with pytest.raises(SystemExit, match="there is no checkpoint"):
+        main([str(tmp_path / "none.ckpt")])
