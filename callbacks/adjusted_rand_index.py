@@ -19,8 +19,9 @@ class AdjustedRandIndex(pl.Callback):
 
     The mean over all images, each counted once, so the same on any number of processes. Images without foreground are
     left out of ``ari_fg`` and counted in ``val/ari_fg_skipped``. It needs batches that are dicts with ``label`` (B, H,
-    W), and a module whose ``forward`` is annotated to return something with ``masks`` (B, K, H, W); what
-    ``validation_step`` returns is used if it has them, else ``forward`` is called.
+    W), or (B, T+1, H, W) of sequences, whose last frame counts; and a module whose ``forward`` is annotated to return
+    something with ``masks`` (B, K, H, W); what ``validation_step`` returns is used if it has them, else ``forward`` is
+    called.
     """
 
     def __init__(self) -> None:
@@ -39,9 +40,9 @@ class AdjustedRandIndex(pl.Callback):
                 rank_zero_warn("The batches have no label: no adjusted Rand index is logged.")
                 self._said_no_labels = True
             return
-        masks = decomposition_of(pl_module, batch, outputs).masks
+        label, masks = batch["label"], decomposition_of(pl_module, batch, outputs).masks
         for metric in self._metrics.values():
-            metric.update(batch["label"], masks)
+            metric.update(label if label.ndim == 3 else label[:, -1], masks)
 
     def _log(self, pl_module: pl.LightningModule, stage: str) -> None:
         if self._said_no_labels:

@@ -40,13 +40,13 @@ def _unchanged(batch: Any) -> Any:
 def _as_arrays(batch: Any) -> dict[str, Any]:
     factors = {name: values.numpy() for name, values in batch["factors"].items()}
     arrays = {name: values.numpy() for name, values in batch.items() if name not in ("factors", "image")}
-    return arrays | {"image": batch["image"].permute(0, 2, 3, 1).numpy(), "factors": factors}
+    return arrays | {"image": batch["image"].movedim(-3, -1).numpy(), "factors": factors}
 
 
 def _as_tensors(batch: dict[str, Any]) -> dict[str, Any]:
     factors = {name: torch.from_numpy(values) for name, values in batch["factors"].items()}
     tensors = {name: torch.from_numpy(values) for name, values in batch.items() if name != "factors"}
-    return tensors | {"image": tensors["image"].permute(0, 3, 1, 2), "factors": factors}
+    return tensors | {"image": tensors["image"].movedim(-1, -3), "factors": factors}
 
 
 class ResumableLoader(SceneLoader):

@@ -27,8 +27,9 @@ class PlainIODINE(IODINE):
             for t in range(iterations + 1):
                 posterior = Posterior(parameters)
                 latents = posterior.rsample(noise[t])
-                decoded = decode(self.decoder, latents, *images.shape[2:])
-                mixture = PixelMixture(images, decoded, self.distribution)
+                image = images if images.ndim == 4 else images[:, t]
+                decoded = decode(self.decoder, latents, *images.shape[-2:])
+                mixture = PixelMixture(image, decoded, self.distribution)
                 kl = posterior.kl(self.prior_scale)
                 steps.append(View(posterior, latents, mixture, kl).decomposition())
                 if t == iterations:
@@ -39,7 +40,7 @@ class PlainIODINE(IODINE):
                 stopped = self.input_gradients == "stopped"
                 pass_on = torch.Tensor.detach if stopped else lambda x: x
                 inputs = RefinementInputs(
-                    image=images,
+                    image=image,
                     means=pass_on(mixture.means),
                     masks=pass_on(mixture.masks),
                     mask_logits=pass_on(mixture.mask_logits),
@@ -116,4 +117,5 @@ def refine(network, inputs, state):
     if network.lstm is not None:
         state = network.lstm(features, state)
         features = state[0]
-    return rearrange(network.head(features), "(b k) d -> b k d", k=slots), state
+    known = [rearrange(inputs.posterior, "b k d -> (b k) d")] if hasattr(network.head, "prediction") else []
+    return rearrange(network.head(features, *known), "(b k) d -> b k d", k=slots), state

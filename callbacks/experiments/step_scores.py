@@ -32,7 +32,8 @@ def step_scores(result: Decomposition, label: Tensor) -> dict[str, Tensor]:
 
     Args:
         result: with ``steps``; a model without refinement has one.
-        label: true entity of every pixel, ``(B, H, W)``; 0 is the background.
+        label: true entity of every pixel, ``(B, H, W)``; 0 is the background. Of sequences ``(B, T+1, H, W)``: each
+            step is scored by its own frame.
 
     Returns:
         Each of :data:`SCORES`, ``(B, T+1)`` float64, on the CPU. NaN where an image has no foreground.
@@ -40,11 +41,12 @@ def step_scores(result: Decomposition, label: Tensor) -> dict[str, Tensor]:
     steps = result.steps or (result,)
     nll, kl, mse = (x.double().cpu() for x in result.trace)
     kl = kl.sum(dim=2)
-    assignments = [step.masks.argmax(dim=1) for step in steps]
+    labels = [label] * len(steps) if label.ndim == 3 else label.unbind(dim=1)
+    both = [(true, step.masks.argmax(dim=1)) for true, step in zip(labels, steps, strict=True)]
     return {
-        "ari_fg": torch.stack([adjusted_rand_index(label, slots).cpu() for slots in assignments], dim=1),
-        "ari": torch.stack([adjusted_rand_index(label, slots, foreground=False).cpu() for slots in assignments], dim=1),
-        "miou": torch.stack([mean_iou(label, step.masks) for step in steps], dim=1),
+        "ari_fg": torch.stack([adjusted_rand_index(true, slots).cpu() for true, slots in both], dim=1),
+        "ari": torch.stack([adjusted_rand_index(true, slots, foreground=False).cpu() for true, slots in both], dim=1),
+        "miou": torch.stack([mean_iou(true, step.masks) for true, step in zip(labels, steps, strict=True)], dim=1),
         "mse": mse.T,
         "elbo": -(nll + kl).T,
         "kl": kl.T,

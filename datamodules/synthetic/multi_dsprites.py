@@ -145,7 +145,7 @@ class MultiDSpritesGenerator(Generator):
             there[:, 0] = False
             for name, values in drawn.items():
                 factors[name][todo] = values * there
-            label[todo] = _compose(there, drawn)
+            label[todo] = compose(there, drawn)
             pixels = np.stack([(label[todo] == k).sum(axis=(1, 2)) for k in range(entities)], axis=1)
             todo = todo[((pixels < _SEEN) & there).any(axis=1)]
         factors["visibility"] = exists.astype(np.float64)
@@ -160,12 +160,12 @@ class MultiDSpritesGenerator(Generator):
             return np.broadcast_to(np.arange(entities)[:, None] > 0, (n, entities, 1)).astype(np.float64)
         color = rng.random((n, entities, 3))
         if self.variant == "colored_on_grayscale":
-            color = _rgb(color)
+            color = rgb(color)
             color[:, 0] = rng.random((n, 1))
         return color
 
 
-def _compose(there: NDArray[np.bool_], factors: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+def compose(there: NDArray[np.bool_], factors: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
     """Puts the sprites of some scenes on one another: label maps (n, 64, 64)."""
     label = np.zeros((len(there), _SIDE, _SIDE), dtype=np.uint8)
     scene, entity = np.nonzero(there)  # by scene, then by entity
@@ -179,7 +179,7 @@ def _compose(there: NDArray[np.bool_], factors: Mapping[str, NDArray[Any]]) -> N
     return label
 
 
-def _rgb(hsv: NDArray[np.float64]) -> NDArray[np.float64]:
+def rgb(hsv: NDArray[np.float64]) -> NDArray[np.float64]:
     """Converts hue, saturation and value in [0, 1] to RGB."""
     hue, saturation, value = (hsv[..., i, None] for i in range(3))
     sector = (np.array([5.0, 3.0, 1.0]) + 6.0 * hue) % 6.0

@@ -65,7 +65,7 @@ class Engine:
 
     Args:
         parts: of the model.
-        images: x, ``(B, C, H, W)``.
+        images: x, ``(B, C, H, W)``, or ``(B, T+1, C, H, W)``: a frame for each step.
         noise: ``(T+1, B, K, D)``, standard normal.
         inner_batch: B in the mean over the batch that the inner gradient differentiates.
     """
@@ -95,14 +95,14 @@ class Engine:
             (gradient,) = torch.autograd.grad(
                 (latents, kl), parameters, (of_latents, torch.ones_like(kl)), retain_graph=True
             )
-            parameters, state = self.advance(view, parameters, gradient, state)
+            parameters, state = self.advance(t, view, parameters, gradient, state)
         return view, parameters, state
 
     def look(self, t: int, latents: Tensor) -> tuple[PixelMixture, Tensor | None]:
         """Returns the mixture, and the gradient of the summed NLL for the latents; the last step needs none."""
         raise NotImplementedError
 
-    def advance(self, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
+    def advance(self, t: int, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
         """Returns lambda and the LSTM's state after a step, by :meth:`refine`."""
         raise NotImplementedError
 
@@ -113,17 +113,23 @@ class Engine:
     # What all share
 
     def decode(self, latents: Tensor) -> Decoded:
-        decoded: Decoded = self.parts.decoder(latents, *self.images.shape[2:])
+        decoded: Decoded = self.parts.decoder(latents, *self.images.shape[-2:])
         return decoded
 
-    def mix(self, decoded: Decoded) -> PixelMixture:
-        return PixelMixture(self.images, decoded, self.parts.distribution)
+    def frame(self, t: int) -> Tensor:
+        """Returns what step ``t`` looks at, ``(B, C, H, W)``."""
+        return self.images if self.images.ndim == 4 else self.images[:, t]
 
-    def refine(self, mixture: PixelMixture, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
+    def mix(self, t: int, decoded: Decoded) -> PixelMixture:
+        return PixelMixture(self.frame(t), decoded, self.parts.distribution)
+
+    def refine(
+        self, t: int, mixture: PixelMixture, parameters: Tensor, gradient: Tensor, state: State
+    ) -> tuple[Tensor, State]:
         """Returns the next lambda and state, as functions of all that is given; ``gradient`` is that of NLL + KL."""
         mask_gradient, mean_gradient = mixture.nll_gradients()
         inputs = RefinementInputs(
-            image=self.images,
+            image=self.frame(t),
             means=mixture.means,
             masks=mixture.masks,
             mask_logits=mixture.mask_logits,
@@ -144,14 +150,14 @@ class Full(Engine):
 
     def look(self, t: int, latents: Tensor) -> tuple[PixelMixture, Tensor | None]:
         decoded = self.decode(latents)
-        mixture = self.mix(decoded)
+        mixture = self.mix(t, decoded)
         if t == self.last:
             return mixture, None
         (gradient,) = torch.autograd.grad(decoded, latents, mixture.nll_gradients(), retain_graph=True)
         return mixture, gradient
 
-    def advance(self, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.refine(view.mixture, parameters, gradient, state)
+    def advance(self, t: int, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.refine(t, view.mixture, parameters, gradient, state)
 
 
 class Evaluation(Engine):
@@ -161,15 +167,15 @@ class Evaluation(Engine):
         with torch.set_grad_enabled(t < self.last):
             leaf = latents.detach().requires_grad_(t < self.last)
             decoded = self.decode(leaf)
-        mixture = self.mix(_detached(decoded))
+        mixture = self.mix(t, _detached(decoded))
         if t == self.last:
             return mixture, None
         (gradient,) = torch.autograd.grad(decoded, leaf, mixture.nll_gradients())
         return mixture, gradient
 
-    def advance(self, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
+    def advance(self, t: int, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
         with torch.no_grad():
-            return self.refine(view.mixture, parameters, gradient, state)
+            return self.refine(t, view.mixture, parameters, gradient, state)
 
 
 class Recompute(Evaluation):
@@ -183,16 +189,16 @@ class Recompute(Evaluation):
         mixture, gradient = super().look(t, latents)
         if t == self.last:
             trained = _trained(self.parts.decoder)
-            self.nll += recomputed(lambda z: (self.mix(self.decode(z)).nll,), (mixture.nll,), (latents,), trained)
+            self.nll += recomputed(lambda z: (self.mix(t, self.decode(z)).nll,), (mixture.nll,), (latents,), trained)
         return mixture, gradient
 
-    def advance(self, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
+    def advance(self, t: int, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
         def again(latents: Tensor, parameters: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-            mixture = self.mix(self.decode(latents))
-            after, state_after = self.refine(mixture, parameters, gradient, state)
+            mixture = self.mix(t, self.decode(latents))
+            after, state_after = self.refine(t, mixture, parameters, gradient, state)
             return mixture.nll, after, *state_after
 
-        known, known_state = super().advance(view, parameters, gradient, state)
+        known, known_state = super().advance(t, view, parameters, gradient, state)
         nll, after, *state_after = recomputed(
             again,
             (view.mixture.nll, known, *known_state),
@@ -225,7 +231,7 @@ class Stopped(Evaluation):
     def look(self, t: int, latents: Tensor) -> tuple[PixelMixture, Tensor | None]:
         leaf = latents.detach().requires_grad_()
         decoded = self.decode(leaf)
-        mixture = self.mix(_detached(decoded))
+        mixture = self.mix(t, _detached(decoded))
         weighted = self.trained if t > 0 or self.last == 0 else []  # the first state has no weight in the loss
         gradient, *of_decoder = torch.autograd.grad(decoded, (leaf, *weighted), mixture.nll_gradients())
         for total, new in zip(self.of_decoder, of_decoder, strict=False):
@@ -234,8 +240,8 @@ class Stopped(Evaluation):
         self.of_latents.append(gradient)
         return mixture, gradient
 
-    def advance(self, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.refine(view.mixture, parameters, gradient, state)
+    def advance(self, t: int, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.refine(t, view.mixture, parameters, gradient, state)
 
     def enter_graph(self, nll: Tensor) -> Tensor:
         latents, self.latents = self.latents, []  # as in Recompute
@@ -246,17 +252,17 @@ class Stopped(Evaluation):
 class StoppedRecompute(Stopped):
     """Keeps nothing image-sized: the backward pass decodes again, without a graph, and refines again, with one."""
 
-    def advance(self, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
+    def advance(self, t: int, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
         latents = view.latents.detach()
 
         def again(parameters: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
             with torch.no_grad():
-                mixture = self.mix(self.decode(latents))
-            after, state_after = self.refine(mixture, parameters, gradient, state)
+                mixture = self.mix(t, self.decode(latents))
+            after, state_after = self.refine(t, mixture, parameters, gradient, state)
             return after, *state_after
 
         with torch.no_grad():
-            known, known_state = super().advance(view, parameters, gradient, state)
+            known, known_state = super().advance(t, view, parameters, gradient, state)
         after, *state_after = recomputed(
             again, (known, *known_state), (parameters, *state), _trained(self.parts.refinement)
         )

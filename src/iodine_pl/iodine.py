@@ -51,6 +51,8 @@ class IODINE(SceneModel):
         encoder_channels, encoder_kernel: stride-2 convolutions of the refinement network.
         mlp_sizes: MLP after their pooling over pixels.
         lstm_size: width of the LSTM, or None for none (Tetrominoes in the code; the paper always has one).
+        head: ``residual``: the update is a linear function of the LSTM's output; ``predictor_corrector``: for sequences
+            (see :class:`iodine_pl.refinement.PredictorCorrectorHead`).
         coordinates, coordinate_frequencies: coordinate channels of the refinement network.
         pooling: of the convolutions' output: ``mean`` (paper, code) or ``cosine``, which keeps more of where things are
             (see :class:`iodine_pl.refinement.RefinementNetwork`).
@@ -102,6 +104,7 @@ class IODINE(SceneModel):
         encoder_kernel: int = 5,
         mlp_sizes: Sequence[int] = (128,),
         lstm_size: int | None = None,
+        head: Literal["residual", "predictor_corrector"] = "residual",
         coordinates: Literal["linear", "cosine"] = "cosine",
         coordinate_frequencies: int = 3,
         pooling: Literal["mean", "cosine"] = "mean",
@@ -152,6 +155,7 @@ class IODINE(SceneModel):
         self.evaluation_iterations = evaluation_iterations
         self.latent_size = latent_size
         self.image_channels = image_channels
+        self.takes_sequences = True
         self.prior_scale = prior_scale
         self.mask_posterior_epsilon = mask_posterior_epsilon
         self.input_gradients = input_gradients
@@ -179,6 +183,7 @@ class IODINE(SceneModel):
             norm_epsilon,
             layer_norm,
             leave_out,
+            head,
         )
         # One vector for all slots: they differ by their samples alone. Glorot's uniform range for a vector of 2D.
         limit = math.sqrt(3.0 / (2.0 * latent_size))
@@ -260,7 +265,8 @@ class IODINE(SceneModel):
         """Decomposes images by iterative inference (Algorithm 1 of the paper).
 
         Args:
-            batch: images ``(B, C, H, W)``, uint8 or float in [0, 1], or a dict with them under ``image``.
+            batch: images ``(B, C, H, W)``, uint8 or float in [0, 1], or a dict with them under ``image``. Or sequences
+                ``(B, T+1, C, H, W)``: step t looks at frame t, and the decomposition is that of the last frame.
             num_slots: K, if not that of training.
             num_iterations: T >= 0, if not that of the mode, training or evaluation.
             noise: standard-normal numbers ``(T+1, B, K, D)`` for the samples of z, in place of fresh ones.
@@ -276,6 +282,11 @@ class IODINE(SceneModel):
         """
         images = self.images(batch)
         shape = self.noise_shape(len(images), num_slots, num_iterations)
+        if images.ndim == 5 and images.shape[1] != shape[0]:
+            raise ValueError(
+                f"a sequence needs a frame for each of the T+1 = {shape[0]} states, got {images.shape[1]} frames: give "
+                f"num_iterations={images.shape[1] - 1}"
+            )
         if shape[0] < 1 or shape[2] < 1:
             raise ValueError(f"need num_slots >= 1 and num_iterations >= 0, got {shape[2]} and {shape[0] - 1}")
         if noise is None:

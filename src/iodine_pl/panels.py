@@ -39,13 +39,13 @@ def slot_panel(images: Tensor, result: Decomposition) -> NDArray[np.uint8]:
     """Draws one row per image: input, reconstruction, mask with a colour per slot, then every slot on white.
 
     Args:
-        images: ``(B, C, H, W)`` in [0, 1].
+        images: ``(B, C, H, W)`` in [0, 1], or sequences ``(B, T+1, C, H, W)``, whose last frame is shown.
         result: their decomposition.
 
     Returns:
         ``(height, width, 3)`` uint8.
     """
-    return tile_grid(_columns(images, result))
+    return tile_grid(_columns(images if images.ndim == 4 else images[:, -1], result))
 
 
 def refinement_panel(images: Tensor, steps: Sequence[Decomposition], image: int = 0) -> NDArray[np.uint8]:
@@ -53,12 +53,14 @@ def refinement_panel(images: Tensor, steps: Sequence[Decomposition], image: int 
     :func:`slot_panel`.
 
     Args:
-        images: ``(B, C, H, W)`` in [0, 1].
+        images: ``(B, C, H, W)`` in [0, 1], or sequences ``(B, T+1, C, H, W)``, with a frame for each step.
         steps: the decompositions at every step.
         image: which of the batch.
     """
     one = slice(image, image + 1)
-    return tile_grid([row for step in steps for row in _columns(images[one], step.select(one))])
+    frames = [images[one]] * len(steps) if images.ndim == 4 else images[one].unbind(dim=1)
+    rows = zip(frames, steps, strict=True)
+    return tile_grid([row for frame, step in rows for row in _columns(frame, step.select(one))])
 
 
 def _columns(images: Tensor, result: Decomposition) -> list[list[Tensor]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from iodine_pl.layers import Linear, LSTMCell, SameConv2d, StoppedLayerNorm, conv_stack, mlp
 
-__all__ = ["RefinementInputs", "RefinementNetwork", "State", "coordinate_grid"]
+__all__ = ["PredictorCorrectorHead", "RefinementInputs", "RefinementNetwork", "State", "coordinate_grid"]
 
 State = tuple[Tensor, ...]
 """Hidden and cell state of the LSTM, each ``(BK, hidden)``; empty before the first step, or without LSTM."""
@@ -75,6 +75,32 @@ def _per_slot(x: Tensor) -> Tensor:
     return rearrange(x, "b k c h w -> (b k) c h w") if x.ndim == 5 else rearrange(x, "b k h w -> (b k) 1 h w")
 
 
+class PredictorCorrectorHead(nn.Module):
+    r"""Moves lambda towards what is seen, then to what the next frame is expected to show (the code's head for
+    sequences; not in the paper).
+
+    .. math:: u = W_u h, \quad g = \sigma(W_g h), \quad \lambda_c = \lambda + g (u - \lambda), \quad
+        (\hat\lambda, p) = \mathrm{MLP}(\lambda), \quad \lambda' = \lambda_c + \sigma(p) (\hat\lambda - \lambda_c).
+
+    Args:
+        features: length of h.
+        size: length of lambda, 2D.
+    """
+
+    def __init__(self, features: int, size: int) -> None:
+        super().__init__()
+        self.correction = Linear(features, 2 * size)
+        self.prediction = mlp(size, (64, 2 * size))
+
+    def forward(self, features: Tensor, parameters: Tensor) -> Tensor:
+        """Returns lambda' - lambda, ``(BK, 2D)``, for h (BK, features) and lambda (BK, 2D)."""
+        seen, gate = self.correction(features).chunk(2, dim=-1)
+        corrected = parameters + torch.sigmoid(gate) * (seen - parameters)
+        expected, trust = self.prediction(parameters).chunk(2, dim=-1)
+        after: Tensor = corrected + torch.sigmoid(trust) * (expected - corrected)
+        return after - parameters
+
+
 class RefinementNetwork(nn.Module):
     """Computes the update of every slot's posterior parameters: ``lambda <- lambda + f_phi(a_k, h)``.
 
@@ -97,6 +123,7 @@ class RefinementNetwork(nn.Module):
         norm_epsilon: added to the variance in the layer norms.
         layer_norm: False leaves the layer norms' division out, for the ablation.
         leave_out: inputs that are zeros, for the ablation: fields of :class:`RefinementInputs`, or ``coordinates``.
+        head: ``residual``: a linear layer; ``predictor_corrector``: :class:`PredictorCorrectorHead`.
 
     Raises:
         ValueError: for an unknown name.
@@ -117,6 +144,7 @@ class RefinementNetwork(nn.Module):
         norm_epsilon: float = 1e-5,
         layer_norm: bool = True,
         leave_out: Sequence[str] = (),
+        head: Literal["residual", "predictor_corrector"] = "residual",
     ) -> None:
         super().__init__()
         if coordinates not in ("linear", "cosine"):
@@ -145,7 +173,10 @@ class RefinementNetwork(nn.Module):
         self.mlp = mlp(pooled, mlp_sizes)
         features = mlp_sizes[-1] + 4 * latent_size + 1
         self.lstm = None if lstm_size is None else LSTMCell(features, lstm_size)
-        self.head = Linear(features if lstm_size is None else lstm_size, 2 * latent_size)
+        if head not in ("residual", "predictor_corrector"):
+            raise ValueError(f"head must be 'residual' or 'predictor_corrector', got {head!r}")
+        kind = Linear if head == "residual" else PredictorCorrectorHead
+        self.head = kind(features if lstm_size is None else lstm_size, 2 * latent_size)
 
     def forward(self, inputs: RefinementInputs, state: State = ()) -> tuple[Tensor, State]:
         """Returns the update ``(B, K, 2D)`` and the next LSTM state."""
@@ -157,7 +188,11 @@ class RefinementNetwork(nn.Module):
         if self.lstm is not None:
             state = self.lstm(features, state)
             features = state[0]
-        return rearrange(self.head(features), "(b k) d -> b k d", k=slots), state
+        if isinstance(self.head, PredictorCorrectorHead):
+            update = self.head(features, rearrange(inputs.posterior, "b k d -> (b k) d"))
+        else:
+            update = self.head(features)
+        return rearrange(update, "(b k) d -> b k d", k=slots), state
 
     def _convolve(self, inputs: RefinementInputs) -> Tensor:
         """Runs the convolutions on the image-sized inputs, ``(BK, channels, h, w)``.

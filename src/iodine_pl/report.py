@@ -121,7 +121,9 @@ def _slots(model: SceneModel, settings: Mapping[str, Any], num_images: int) -> s
     batch = datamodule.on_after_batch_transfer(datamodule.dataset[rows], 0)
     with torch.no_grad():
         steps = model.decompose(batch, return_steps=True).steps
-    panels = [_png(slot_panel(batch["image"], step)) for step in steps]
+    images = batch["image"]
+    frames = [images] * len(steps) if images.ndim == 4 else images.unbind(dim=1)  # a sequence has one for each step
+    panels = [_png(slot_panel(frame, step)) for frame, step in zip(frames, steps, strict=True)]
     last = len(panels) - 1
     return (
         f"<p>Each row is a test image: input, reconstruction, masks with a colour per slot, then every slot on white."

@@ -63,6 +63,7 @@ class SceneModel(pl.LightningModule):
         self.seed = seed
         self.guard = NonFiniteGuard(max_skipped_updates)
         self.image_channels = 3
+        self.takes_sequences = False
         self.num_iterations = 0
         self.evaluation_iterations: int | None = None
         self._evaluation: list[MeanTrace] = []
@@ -100,13 +101,15 @@ class SceneModel(pl.LightningModule):
 
         Raises:
             TypeError: if there is no tensor, or it is neither uint8 nor float.
-            ValueError: if it is not ``(B, C, H, W)`` with the C that this model was made for.
+            ValueError: if it is not ``(B, C, H, W)`` with the C that this model was made for, or, where the model takes
+                sequences, ``(B, T+1, C, H, W)``.
         """
         images = batch["image"] if isinstance(batch, Mapping) else batch
         if not isinstance(images, Tensor) or not (images.is_floating_point() or images.dtype == torch.uint8):
             kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
             raise TypeError(f"{type(self).__name__} takes uint8 images or float images in [0, 1], got {kind}")
-        if images.ndim != 4 or images.shape[1] != self.image_channels:
+        sizes = (4, 5) if self.takes_sequences else (4,)
+        if images.ndim not in sizes or images.shape[-3] != self.image_channels:
             raise ValueError(
                 f"{type(self).__name__} takes images (B, {self.image_channels}, H, W), got {tuple(images.shape)}; "
                 "move the channels to axis 1, or make the model with image_channels=..."
