@@ -113,7 +113,8 @@ class Disentanglement(Experiment):
         super().on_test_epoch_start(trainer, pl_module)
         for model in self._models.values():
             model.to(pl_module.device)
-        self._kinds = self.factors or getattr(trainer.datamodule, "factor_kinds", None)  # type: ignore[attr-defined]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        self._kinds: Mapping[str, FactorKind] = self.factors or getattr(data, "factor_kinds", {})
         if not self._kinds:
             raise MisconfigurationException(
                 "Disentanglement does not know the factors of these data: give factors, such as {x: scalar}"

@@ -52,7 +52,8 @@ class FactorProbe(Experiment):
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_test_epoch_start(trainer, pl_module)
-        self.kinds = self.factors or getattr(trainer.datamodule, "factor_kinds", None)  # type: ignore[attr-defined]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        self.kinds: Mapping[str, FactorKind] = self.factors or getattr(data, "factor_kinds", {})
         if not self.kinds:
             raise MisconfigurationException(
                 "FactorProbe does not know the factors of these data: give factors, such as {x: scalar, shape: "

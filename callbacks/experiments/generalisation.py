@@ -13,7 +13,7 @@ from torch import Tensor
 
 from iodine_pl.callbacks.contract import decompose
 from iodine_pl.callbacks.experiments.experiment import Columns, Experiment, need
-from iodine_pl.callbacks.experiments.outcome import Outcome, Row
+from iodine_pl.callbacks.experiments.outcome import Outcome, Picture, Row
 from iodine_pl.callbacks.experiments.step_scores import SCORES, plot_steps, quartiles, step_scores
 from iodine_pl.panels import slot_panel
 
@@ -60,7 +60,7 @@ class Generalisation(Experiment):
 
     def measure(self, module: pl.LightningModule, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         need(self, batch, "label")
-        measured = {}
+        measured: dict[str, Tensor] = {}
         for slots in self.num_slots:
             options = {"num_slots": slots, "num_iterations": self.num_iterations[-1], "return_steps": True}
             result = decompose(module, batch, batch_idx, **options)
@@ -75,9 +75,9 @@ class Generalisation(Experiment):
         curves = {f"K = {slots}": {name: rows[f"{slots} {name}"] for name in SCORES} for slots in self.num_slots}
         table: list[Row] = []
         for slots, scores in zip(self.num_slots, curves.values(), strict=True):
-            for steps in self.num_iterations:
-                means = {SCORES[name]: float(np.nanmean(values[:, steps])) for name, values in scores.items()}
-                table.append({"K": slots, "T": steps, **means})
-        pictures = {"": plot_steps(curves, ("ari_fg", "mse", "kl")), "slots": self._panel}
+            for count in self.num_iterations:
+                means = {SCORES[name]: float(np.nanmean(values[:, count])) for name, values in scores.items()}
+                table.append({"K": slots, "T": count, **means})
+        pictures: dict[str, Picture] = {"": plot_steps(curves, ("ari_fg", "mse", "kl")), "slots": self._panel}
         steps = {k: {name: quartiles(values) for name, values in scores.items()} for k, scores in curves.items()}
         return Outcome(table, pictures, {"steps": steps})

@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
-__all__ = ["Outcome", "Row", "as_text"]
+__all__ = ["Outcome", "Picture", "Row", "as_text"]
+
+Picture = Figure | NDArray[np.uint8]
+"""A figure, or an image (H, W, 3)."""
 
 Row = Mapping[str, Any]
 """One line of a table: what stands in each column."""
@@ -28,8 +31,8 @@ class Outcome(NamedTuple):
 
     table: Sequence[Row]
     """Lines to be printed, all with the same columns."""
-    pictures: Mapping[str, Figure | NDArray[np.uint8]]
-    """Name -> figure, or image (H, W, 3); under the empty name the one that shows most."""
+    pictures: Mapping[str, Picture]
+    """By name; under the empty name the one that shows most."""
     numbers: Mapping[str, Any]
     """All that the pictures were drawn from, as lists and numbers."""
 
@@ -70,15 +73,16 @@ def _write(path: Path, write: Callable[[Path], Any]) -> Path:
     return path
 
 
-def as_array(picture: Figure | NDArray[np.uint8]) -> NDArray[np.uint8]:
+def as_array(picture: Picture) -> NDArray[np.uint8]:
     """Draws a figure: ``(H, W, 3)`` uint8."""
     if isinstance(picture, np.ndarray):
         return picture
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(picture)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    return pixels[..., :3].copy()
 
 
 def as_text(table: Sequence[Row]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from iodine_pl.callbacks.contract import decompose
 from iodine_pl.callbacks.experiments.experiment import Columns, Experiment, need
-from iodine_pl.callbacks.experiments.outcome import Outcome
+from iodine_pl.callbacks.experiments.outcome import Outcome, Picture
 from iodine_pl.callbacks.experiments.step_scores import SCORES, plot_steps, quartiles, step_scores
 from iodine_pl.panels import refinement_panel, slot_panel
 
@@ -53,7 +53,7 @@ class Segmentation(Experiment):
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, rows: Columns) -> Outcome:
         last = {name: quartiles(rows[name][:, -1]) for name in SCORES}
         table = [{"score": SCORES[name], **values} for name, values in last.items()]
-        pictures = dict(self._panels)
+        pictures: dict[str, Picture] = dict(self._panels)
         if rows["mse"].shape[1] > 1:
             curves = {name: rows[name] for name in SCORES}
             pictures["steps"] = plot_steps({"": curves}, ("ari_fg", "miou", "mse", "elbo"))

@@ -54,7 +54,7 @@ class MovingSprites(Dataset[dict[str, Any]]):
         """Returns the block that each sequence is read with: itself."""
         return indices
 
-    def __getitem__(self, indices: Sequence[int]) -> dict[str, Any]:  # type: ignore[override]
+    def __getitem__(self, indices: Sequence[int]) -> dict[str, Any]:
         """Returns a batch: ``image`` (B, S, 3, 64, 64) and ``label`` (B, S, 64, 64) uint8, ``index``, ``num_objects``
         and ``factors``: ``x``, ``y`` (B, S, L) and others that stay, (B, L, ...), entity 0 the background."""
         made = [self._sequence(int(index)) for index in indices]
@@ -88,8 +88,8 @@ class MovingSprites(Dataset[dict[str, Any]]):
         }
         label = compose(np.tile(there, (self.frames, 1)), drawn)
         color = rgb(np.stack([rng.random(entities), rng.random(entities), rng.uniform(0.4, 1.0, entities)], axis=-1))
-        color = np.rint(255.0 * color * there[:, None]).astype(np.uint8)
+        painted = np.rint(255.0 * color * there[:, None]).astype(np.uint8)
         factors = {name: (drawn[name] * there).astype(np.float32) for name in ("x", "y")}
         factors |= {name: (drawn[name][0] * there).astype(np.float32) for name in ("shape", "scale")}
-        factors |= {"color": (color / 255.0).astype(np.float32)}
-        return color[label], label, sprites, factors
+        factors |= {"color": (painted / 255.0).astype(np.float32)}
+        return painted[label], label, sprites, factors
