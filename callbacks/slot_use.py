@@ -35,13 +35,14 @@ class _MeanUse(Metric):
 
     def update(self, masks: Tensor, kl: Tensor) -> None:
         slots = masks.shape[1]
+        masks, kl = masks.to(self.total.device), kl.to(self.total.device)  # where there is float64
         won = torch.nn.functional.one_hot(masks.argmax(dim=1), slots).double().mean(dim=(1, 2))  # (B, K)
         used = (won >= _WINS).double().sum(dim=1)
         entropy = torch.special.entr(masks.double()).sum(dim=1).mean(dim=(1, 2)) / math.log(max(2, slots))
         count = torch.full_like(entropy, slots)
         ranked = kl.double().sort(dim=1, descending=True).values[:, :_MOST_SLOTS]
         terms = torch.cat([torch.stack([count, used, entropy], dim=1), ranked], dim=1)
-        self.total[: terms.shape[1]] += terms.sum(dim=0).to(self.total.device)
+        self.total[: terms.shape[1]] += terms.sum(dim=0)
         self.images += len(masks)
 
     def compute(self) -> tuple[int, float, float, list[float]]:

@@ -27,7 +27,11 @@ def test_data_page_runs(tmp_path, monkeypatch):
 
 
 def test_files_exist():
-    named = re.findall(r"\]\(((?!http)[^)#]+)\)", README) + re.findall(r"configs/\w+\.yaml|benchmarks/\w+\.py", README)
-    assert len(named) >= 3
+    named = re.findall(r"\]\(((?!http)[^)#]+)\)", README)
+    experiments = (ROOT / "docs" / "experiments.md").read_text()
+    named += re.findall(r"(?:configs|benchmarks)/[\w/]+\.(?:yaml|py)", README + experiments)
+    named += [f"configs/experiments/{name}" for name in re.findall(r"`(\w+\.yaml)`", experiments)]
+    assert len(named) >= 20
     for name in named:
         assert (ROOT / name).exists(), name
+    assert {f"configs/experiments/{file.name}" for file in (ROOT / "configs" / "experiments").iterdir()} <= set(named)

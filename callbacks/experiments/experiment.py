@@ -16,7 +16,7 @@ from torch import Tensor
 from iodine_pl.callbacks.contract import require_fields
 from iodine_pl.callbacks.experiments.outcome import Outcome, as_text
 
-__all__ = ["Columns", "Experiment", "need", "of_all_processes"]
+__all__ = ["Columns", "Experiment", "as_array", "need", "of_all_processes"]
 
 Columns = dict[str, NDArray[Any]]
 """Name -> one row for every image."""
@@ -85,7 +85,7 @@ class Experiment(pl.Callback):
         need(self, batch, "image", "index")
         measured = {"index": batch["index"], **self.measure(pl_module, batch, batch_idx)}
         for name, values in measured.items():
-            self._rows.setdefault(name, []).append(values.detach().cpu().numpy())
+            self._rows.setdefault(name, []).append(as_array(values))
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         mine = {name: np.concatenate(parts) for name, parts in self._rows.items()}
@@ -103,6 +103,13 @@ class Experiment(pl.Callback):
         files = outcome.write(self.target, self.name, trainer, about)
         print(f"\n{self.name}, {len(rows['index'])} images\n\n{as_text(outcome.table)}\n")
         print("\n".join(f"wrote {file}" for file in files))
+
+
+def as_array(values: Tensor) -> NDArray[Any]:
+    """Returns the same numbers on the CPU; numpy has no bfloat16."""
+    values = values.detach().cpu()
+    array: NDArray[Any] = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    return array
 
 
 def of_all_processes(mine: Columns, processes: int) -> Columns:

@@ -64,7 +64,7 @@ class HeldOut(Experiment):
         entities = held_out.shape[1]
         true = entity_masks(label, entities)
         pixels = true.sum(dim=(2, 3))
-        error = (result.reconstruction - images).double().square().mean(dim=1)  # (B, H, W)
+        error = (result.reconstruction - images).square().mean(dim=1).cpu().double()  # (B, H, W)
         return {
             "ari_fg": adjusted_rand_index(label, result.masks.argmax(dim=1)),
             "iou": object_iou(label, result.masks, entities),
@@ -95,5 +95,5 @@ class HeldOut(Experiment):
 
 def _equals(values: Tensor, code: Any) -> Tensor:
     """Tells of every entity whether a factor (B, L, ...) has a value: ``(B, L)``."""
-    wanted = torch.as_tensor(code, dtype=torch.float64, device=values.device)
-    return torch.isclose(values.double(), wanted).reshape(*values.shape[:2], -1).all(dim=2)
+    wanted = torch.as_tensor(code, dtype=torch.float64)
+    return torch.isclose(values.cpu().double(), wanted).reshape(*values.shape[:2], -1).all(dim=2)

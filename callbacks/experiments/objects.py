@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from iodine_pl import Decomposition
-from iodine_pl.callbacks.experiments.experiment import Columns, Experiment
+from iodine_pl.callbacks.experiments.experiment import Columns, Experiment, as_array
 from iodine_pl.matching import entity_masks, slot_of_entity
 
 __all__ = ["Objects", "latents_of_entities", "objects_of", "scenes_of", "train_rows"]
@@ -43,10 +43,10 @@ def latents_of_entities(result: Decomposition, batch: Any, field: Literal["laten
     entities = next(iter(batch["factors"].values())).shape[1]
     slots = slot_of_entity(batch["label"], result.masks, entities)
     latents = torch.stack([getattr(step, field) for step in result.steps or (result,)], dim=2)  # (B, K, T+1, D)
-    index = slots[:, :, None, None].expand(-1, -1, *latents.shape[2:])
+    index = slots[:, :, None, None].expand(-1, -1, *latents.shape[2:]).to(latents.device)
     by_column = entity_masks(batch["label"], entities).sum(dim=2)  # (B, L, W)
     pixels = by_column.sum(dim=2)
-    columns = torch.arange(by_column.shape[2], dtype=by_column.dtype, device=by_column.device)
+    columns = torch.arange(by_column.shape[2], dtype=by_column.dtype)
     factors = {f"factor/{name}": values for name, values in batch["factors"].items()}
     middle = (by_column * columns).sum(dim=2) / pixels.clamp(min=1.0)
     return {"latents": latents.gather(1, index), "visible": pixels > 0, "column": middle, **factors}
@@ -100,7 +100,7 @@ def train_rows(experiment: Experiment, trainer: pl.Trainer, module: pl.Lightning
     for i, batch in enumerate(data.train_dataloader()):
         placed = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
         for name, values in experiment.measure(module, placed, i).items():
-            rows.setdefault(name, []).append(values[:still].detach().cpu().numpy())
+            rows.setdefault(name, []).append(as_array(values[:still]))
         bar.update(min(still, len(batch["image"])))
         still -= len(batch["image"])
         if still <= 0:

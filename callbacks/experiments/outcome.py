@@ -55,7 +55,7 @@ class Outcome(NamedTuple):
             _write(folder / f"{name}.json", lambda path: path.write_text(json.dumps(content, indent=1) + "\n")),
             _write(folder / f"{name}.csv", lambda path: path.write_text(_as_csv(self.table))),
         ]
-        pictures = {"_".join(filter(None, (name, part))): as_array(x) for part, x in self.pictures.items()}
+        pictures = {"_".join(filter(None, (name, part))): drawn(x) for part, x in self.pictures.items()}
         for title, picture in pictures.items():
             files.append(_write(folder / f"{title}.png", Image.fromarray(picture).save))
         for logger in trainer.loggers:
@@ -73,7 +73,7 @@ def _write(path: Path, write: Callable[[Path], Any]) -> Path:
     return path
 
 
-def as_array(picture: Picture) -> NDArray[np.uint8]:
+def drawn(picture: Picture) -> NDArray[np.uint8]:
     """Draws a figure: ``(H, W, 3)`` uint8."""
     if isinstance(picture, np.ndarray):
         return picture

@@ -39,7 +39,7 @@ def step_scores(result: Decomposition, label: Tensor) -> dict[str, Tensor]:
         Each of :data:`SCORES`, ``(B, T+1)`` float64, on the CPU. NaN where an image has no foreground.
     """
     steps = result.steps or (result,)
-    nll, kl, mse = (x.double().cpu() for x in result.trace)
+    nll, kl, mse = (x.cpu().double() for x in result.trace)
     kl = kl.sum(dim=2)
     labels = [label] * len(steps) if label.ndim == 3 else label.unbind(dim=1)
     both = [(true, step.masks.argmax(dim=1)) for true, step in zip(labels, steps, strict=True)]

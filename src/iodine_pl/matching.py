@@ -11,8 +11,11 @@ __all__ = ["entity_masks", "mean_iou", "object_iou", "slot_of_entity"]
 
 
 def entity_masks(label: Tensor, entities: int) -> Tensor:
-    """Returns the true masks ``(B, L, H, W)`` of a label map ``(B, H, W)``, in float64; entity 0 is the background."""
-    return F.one_hot(label.long(), entities).permute(0, 3, 1, 2).double()
+    """Returns the true masks ``(B, L, H, W)`` of a label map ``(B, H, W)``; entity 0 is the background.
+
+    In float64, which Apple's GPUs do not have: so on the CPU, as all that follows from them here.
+    """
+    return F.one_hot(label.cpu().long(), entities).permute(0, 3, 1, 2).double()
 
 
 def slot_of_entity(label: Tensor, masks: Tensor, entities: int) -> Tensor:
@@ -26,9 +29,9 @@ def slot_of_entity(label: Tensor, masks: Tensor, entities: int) -> Tensor:
         entities: L, above every label.
 
     Returns:
-        ``(B, L)`` slots; 0 for an entity without pixels.
+        ``(B, L)`` slots, on the CPU; 0 for an entity without pixels.
     """
-    return torch.einsum("blhw,bkhw->blk", entity_masks(label, entities), masks.double()).argmax(dim=2)
+    return torch.einsum("blhw,bkhw->blk", entity_masks(label, entities), masks.cpu().double()).argmax(dim=2)
 
 
 def object_iou(label: Tensor, masks: Tensor, entities: int) -> Tensor:
@@ -45,7 +48,7 @@ def object_iou(label: Tensor, masks: Tensor, entities: int) -> Tensor:
     Returns:
         ``(B, L)`` in float64 on the CPU; 0 for an object without a slot, and for the background.
     """
-    true = entity_masks(label.cpu(), entities)
+    true = entity_masks(label, entities)
     true[:, 0] = 0.0
     won = F.one_hot(masks.argmax(dim=1).cpu(), masks.shape[1]).permute(0, 3, 1, 2).double()
     both = torch.einsum("blhw,bkhw->blk", true, won)
@@ -64,5 +67,5 @@ def mean_iou(label: Tensor, masks: Tensor) -> Tensor:
     NaN for an image without objects.
     """
     entities = int(label.max()) + 1
-    objects = (entity_masks(label.cpu(), entities)[:, 1:].sum(dim=(2, 3)) > 0.0).sum(dim=1)
+    objects = (entity_masks(label, entities)[:, 1:].sum(dim=(2, 3)) > 0.0).sum(dim=1)
     return object_iou(label, masks, entities).sum(dim=1) / torch.where(objects > 0, objects.double(), torch.nan)
