@@ -76,6 +76,7 @@ class SceneDataModule(pl.LightningDataModule):
             it. None: a generated set in ``data_dir``, made at the first use.
         data_dir: folder of generated sets.
         batch_size: images per device.
+        pixel_stride: keep each so many-th pixel of each so many-th row, of images and labels: 2 makes 32x32 of 64x64.
         num_train: records for training; None for the published number of a dataset, and for all but the next two of
             other data.
         num_val, num_test: images that follow them for validation and test.
@@ -106,6 +107,7 @@ class SceneDataModule(pl.LightningDataModule):
         path: str | Path | None = None,
         data_dir: str | Path = "data",
         batch_size: int = 128,
+        pixel_stride: int = 1,
         num_train: int | None = None,
         num_val: int = 320,
         num_test: int = 320,
@@ -122,6 +124,7 @@ class SceneDataModule(pl.LightningDataModule):
         self.path = None if path is None else Path(path)
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
+        self.pixel_stride = pixel_stride
         self.num_train = self.published_train if num_train is None else num_train
         self.num_val, self.num_test = num_val, num_test
         self.selection = Selection(min_objects, max_objects, exclude, test_split)
@@ -131,6 +134,7 @@ class SceneDataModule(pl.LightningDataModule):
         self.generated_seed = generated_seed
         for key, value, least in (
             ("batch_size", batch_size, 1),
+            ("pixel_stride", pixel_stride, 1),
             ("num_train", 1 if self.num_train is None else self.num_train, 1),
             ("num_val", num_val, 0),
             ("num_test", num_test, 0),
@@ -251,5 +255,7 @@ class SceneDataModule(pl.LightningDataModule):
         )
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Makes floats of the images, on the device."""
-        return batch | {"image": batch["image"].float() / 255}
+        """Makes floats of the images, on the device, and leaves pixels out where ``pixel_stride`` says so."""
+        step = self.pixel_stride
+        kept = {name: batch[name][..., ::step, ::step] for name in ("image", "label") if name in batch}
+        return batch | kept | {"image": kept["image"].float() / 255}

@@ -65,6 +65,19 @@ def test_images_are_bytes_until_they_are_on_the_device(tmp_path):
     assert moved["label"].dtype == torch.uint8
 
 
+def test_a_stride_leaves_out_pixels_of_images_and_labels(tmp_path):
+    whole, some = made(tmp_path), made(tmp_path, pixel_stride=2)
+    batch = next(iter(some.val_dataloader()))
+    every, second = (data.on_after_batch_transfer(batch, 0) for data in (whole, some))
+    assert second["image"].shape[1:] == (3, 18, 18)
+    assert second["label"].shape[1:] == (18, 18)
+    for i in (0, 5, 17):
+        assert torch.equal(second["image"][:, :, i, 3], every["image"][:, :, 2 * i, 6])
+        assert torch.equal(second["label"][:, i, 3], every["label"][:, 2 * i, 6])
+    with pytest.raises(ValueError, match="pixel_stride must be at least 1, got 0"):
+        made(tmp_path, pixel_stride=0)
+
+
 @pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
 def test_workers_change_nothing(tmp_path, context):
     alone = [batch["index"].tolist() for batch in made(tmp_path).train_dataloader()]
