@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from iodine_pl.checkpoint_io import AtomicCheckpointIO
+from iodine_pl.loading import DEFAULT_CLASS
 
 _KEPT = ("state_dict", "hyper_parameters", "hparams_name", "pytorch-lightning_version", "global_step", "epoch")
 
@@ -35,7 +36,9 @@ def main(args: Sequence[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     kept = {name: content[name] for name in _KEPT if name in content}
-    kept["hyper_parameters"].pop("_instantiator", None)  # of the command line that trained it
+    # Left by the command line: a class with **arguments would take them for its own.
+    kept["hyper_parameters"].pop("_instantiator", None)
+    kept["class_path"] = kept["hyper_parameters"].pop("_class_path", DEFAULT_CLASS)
     AtomicCheckpointIO().save_checkpoint(kept, given.out)
     print(f"Wrote {given.out}: {given.out.stat().st_size / 1e6:.1f} MB, after {kept.get('global_step', 0):,} updates")
 

@@ -40,6 +40,7 @@ def test_weights_are_the_model_and_nothing_else(checkpoint, capsys):
         "pytorch-lightning_version",
         "global_step",
         "epoch",
+        "class_path",
     }
 
     expected, model = IODINE.load_from_checkpoint(checkpoint), IODINE.from_pretrained("mine.ckpt")

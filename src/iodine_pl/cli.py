@@ -30,6 +30,7 @@ from iodine_pl.callbacks import (
 )
 from iodine_pl.checkpoint_io import AtomicCheckpointIO
 from iodine_pl.datamodules import SceneFileError, TFRecordError
+from iodine_pl.loading import class_path_of
 
 __all__ = ["IodineCLI", "complete_arguments", "main"]
 
@@ -68,11 +69,10 @@ def complete_arguments(arguments: Sequence[str]) -> list[str]:
 def _model_of(checkpoint: Path) -> list[str]:
     """Spells out the arguments of the model that a checkpoint holds, but for those that are linked to others."""
     content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    arguments = dict(content.get("hyper_parameters", {}))
-    model = arguments.pop("_class_path", "iodine_pl.IODINE")
-    kept = {name: value for name, value in arguments.items() if name not in ("_instantiator", "batch_size", "seed")}
+    left = ("_class_path", "_instantiator", "batch_size", "seed")
+    kept = {name: value for name, value in content.get("hyper_parameters", {}).items() if name not in left}
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in kept.items()}
-    return [f"--model={model}", *(f"--model.{name}={text}" for name, text in texts.items())]
+    return [f"--model={class_path_of(content)}", *(f"--model.{name}={text}" for name, text in texts.items())]
 
 
 def _names_data(arguments: Sequence[str]) -> bool:

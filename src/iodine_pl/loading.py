@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from iodine_pl.scene_model import SceneModel
 
-__all__ = ["load_model"]
+__all__ = ["DEFAULT_CLASS", "class_path_of", "load_model"]
+
+DEFAULT_CLASS = "iodine_pl.IODINE"
+
+
+def class_path_of(checkpoint: Mapping[str, Any]) -> str:
+    """Returns the class of the model in a checkpoint: of weights alone, else of the command line, else IODINE."""
+    arguments = checkpoint.get("hyper_parameters", {})
+    return str(checkpoint.get("class_path", arguments.get("_class_path", DEFAULT_CLASS)))
 
 
 def load_model(path: str | Path) -> SceneModel:
     """Makes the model that wrote a checkpoint, on the CPU, in evaluation mode.
 
-    A checkpoint of the command line names its class; any other is taken for :class:`iodine_pl.IODINE`.
+    One that does not name its class is taken for :class:`iodine_pl.IODINE`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -24,7 +34,7 @@ def load_model(path: str | Path) -> SceneModel:
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    module, name = content.get("hyper_parameters", {}).get("_class_path", "iodine_pl.IODINE").rsplit(".", 1)
+    module, name = class_path_of(content).rsplit(".", 1)
     kind = getattr(import_module(module), name)
     if not issubclass(kind, SceneModel):
         raise TypeError(f"{path} is of {module}.{name}, which is not derived from iodine_pl.SceneModel")

@@ -33,6 +33,7 @@ from iodine_pl.callbacks.experiments.objects import scenes_of
 from iodine_pl.cli import main
 from iodine_pl.datamodules import TetrominoesDataModule
 from iodine_pl.loading import load_model
+from iodine_pl.pretrained.__main__ import main as weights
 
 EXPERIMENTS = ROOT / "configs" / "experiments"
 SIZES = {"num_train": 40, "num_val": 4, "num_test": 7, "batch_size": 4}
@@ -303,6 +304,12 @@ def test_any_checkpoint_is_loaded_as_what_it_is(tmp_path):
     model = load_model("runs/tetrominoes_vae/version_0/checkpoints/best.ckpt")
     assert isinstance(model, VAE)
     assert not model.training
+    weights(["runs/tetrominoes_vae/version_0/checkpoints/best.ckpt", "--out", str(tmp_path / "vae.ckpt")])
+    alone = load_model(tmp_path / "vae.ckpt")
+    assert isinstance(alone, VAE)
+    for ours, theirs in zip(alone.parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert isinstance(VAE.load_from_checkpoint(tmp_path / "vae.ckpt"), VAE)
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         load_model(tmp_path / "none.ckpt")
     torch.save({"hyper_parameters": {"_class_path": "torch.nn.Linear"}}, tmp_path / "odd.ckpt")
