@@ -75,8 +75,8 @@ def diagnose(slots: int, used: float, entropy: float, kl: list[float]) -> str:
         )
     if used < 1.5:
         return (
-            "One slot wins nearly every pixel: it explains the whole image. Usual early; if it stays, lower "
-            "pixel_scale, or try another seed."
+            "One slot wins nearly every pixel: it explains the whole image. Usual early; if it stays, try another "
+            "pixel_scale, narrower or wider, or another seed."
         )
     if used < 2.5 and slots > 3:
         return (
