@@ -16,7 +16,7 @@ from torch import Tensor
 from iodine_pl import SceneModel
 from iodine_pl.callbacks.contract import decompose
 from iodine_pl.callbacks.experiments.experiment import Columns, Experiment, need, of_all_processes
-from iodine_pl.callbacks.experiments.objects import latents_of_entities, objects_of, scenes_of, train_rows
+from iodine_pl.callbacks.experiments.objects import latents_of_entities, objects_of, scenes_of, train_rows, varying
 from iodine_pl.callbacks.experiments.outcome import Outcome, Row
 from iodine_pl.dci import dci
 from iodine_pl.factor_probe import FactorKind
@@ -164,6 +164,7 @@ class Disentanglement(Experiment):
                 objects = min(int(part["visible"][:, 1:].sum(axis=1).min()) for part in (train, test))
                 fitted, scored = scenes_of(train, objects), scenes_of(test, objects)
                 kinds = {f"{i + 1} {factor}": kind for i in range(objects) for factor, kind in kinds.items()}
+            kinds = varying(self, kinds, fitted)
             found = dci((fitted.latents[:, -1], fitted.factors), (scored.latents[:, -1], scored.factors), kinds)
             table.append({"model": name, "slots": slots, "latents": fitted.latents.shape[2], **found._asdict()})
         return Outcome(table, {"": self._picture()}, {})

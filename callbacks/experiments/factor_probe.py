@@ -14,7 +14,7 @@ from torch import Tensor
 
 from iodine_pl.callbacks.contract import decompose
 from iodine_pl.callbacks.experiments.experiment import Columns, Experiment, need, of_all_processes
-from iodine_pl.callbacks.experiments.objects import Objects, latents_of_entities, objects_of, train_rows
+from iodine_pl.callbacks.experiments.objects import Objects, latents_of_entities, objects_of, train_rows, varying
 from iodine_pl.callbacks.experiments.outcome import Outcome
 from iodine_pl.factor_probe import FactorKind, LinearProbe
 
@@ -27,7 +27,7 @@ class FactorProbe(Experiment):
     An object belongs to the slot whose mask overlaps it most. The layer is fitted on training scenes, anew for each
     refinement step: scalars and angles (as cosine and sine) by least squares, scored by R2; categories by
     cross-entropy, scored by accuracy, beside which stands that of always saying the most frequent one. Objects alone
-    count, not the background, and only those that show a pixel.
+    count, not the background, and only those that show a pixel; factors that are the same in all are left out.
 
     Args:
         num_scenes: training scenes to fit on.
@@ -53,18 +53,15 @@ class FactorProbe(Experiment):
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_test_epoch_start(trainer, pl_module)
         data = trainer.datamodule  # type: ignore[attr-defined]
-        self.kinds: Mapping[str, FactorKind] = self.factors or getattr(data, "factor_kinds", {})
-        if not self.kinds:
+        kinds: Mapping[str, FactorKind] = self.factors or getattr(data, "factor_kinds", {})
+        if not kinds:
             raise MisconfigurationException(
                 "FactorProbe does not know the factors of these data: give factors, such as {x: scalar, shape: "
                 "category}"
             )
         mine = train_rows(self, trainer, pl_module, self.num_scenes)
         self._train = objects_of(of_all_processes(mine, trainer.world_size))
-        if missing := [name for name in self.kinds if name not in self._train.factors]:
-            raise MisconfigurationException(
-                f"FactorProbe: the data have no factor {', '.join(missing)}, but {', '.join(self._train.factors)}"
-            )
+        self._kinds = varying(self, kinds, self._train)
 
     def measure(self, module: pl.LightningModule, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         need(self, batch, "label", "factors")
@@ -72,7 +69,7 @@ class FactorProbe(Experiment):
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, rows: Columns) -> Outcome:
         train, test = self._train, objects_of(rows)
-        kinds = dict(self.kinds)
+        kinds = self._kinds
         steps = [_fit_and_score(train, test, kinds, t) for t in range(train.latents.shape[1])]
         scores = {name: [step[name] for step in steps] for name in kinds}
         table = []

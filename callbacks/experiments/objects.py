@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from iodine_pl import Decomposition
 from iodine_pl.callbacks.experiments.experiment import Columns, Experiment, as_array
+from iodine_pl.factor_probe import FactorKind
 from iodine_pl.matching import entity_masks, slot_of_entity
 
-__all__ = ["Objects", "latents_of_entities", "objects_of", "scenes_of", "train_rows"]
+__all__ = ["Objects", "latents_of_entities", "objects_of", "scenes_of", "train_rows", "varying"]
 
 
 class Objects(NamedTuple):
@@ -80,6 +81,24 @@ def scenes_of(rows: Columns, objects: int) -> Objects:
         if name.startswith("factor/")
     }
     return Objects(rows["latents"][:, 0], factors)
+
+
+def varying(experiment: Experiment, kinds: Mapping[str, FactorKind], train: Objects) -> dict[str, FactorKind]:
+    """Leaves out the factors that are the same in all training objects, as the color of white sprites is.
+
+    Raises:
+        MisconfigurationException: if the data have no such factor, or none that varies.
+    """
+    if missing := [name for name in kinds if name not in train.factors]:
+        raise MisconfigurationException(
+            f"{type(experiment).__name__}: the data have no factor {', '.join(missing)}, but {', '.join(train.factors)}"
+        )
+    vary = {name: kind for name, kind in kinds.items() if (train.factors[name] != train.factors[name][:1]).any()}
+    if not vary:
+        raise MisconfigurationException(
+            f"{type(experiment).__name__}: of {', '.join(kinds)} nothing varies in these {len(train.latents)} objects"
+        )
+    return vary
 
 
 def train_rows(experiment: Experiment, trainer: pl.Trainer, module: pl.LightningModule, scenes: int) -> Columns:

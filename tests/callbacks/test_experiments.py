@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from iodine_pl.callbacks.experiments.disentanglement import latents_by_kl, trave
 from iodine_pl.callbacks.experiments.multi_modality import distinct_segmentations
 from iodine_pl.callbacks.experiments.objects import scenes_of
 from iodine_pl.cli import main
-from iodine_pl.datamodules import TetrominoesDataModule
+from iodine_pl.datamodules import MultiDSpritesDataModule, TetrominoesDataModule
 from iodine_pl.loading import load_model
 from iodine_pl.pretrained.__main__ import main as weights
 
@@ -111,6 +112,29 @@ def test_probe_of_other_factors(tmp_path, data_dir):
     assert [row["factor"] for row in found["table"]] == ["y"]
     with pytest.raises(MisconfigurationException, match="no factor size, but"):
         experiment(FactorProbe(factors={"size": "scalar"}), tmp_path, data_dir=data_dir)
+
+
+def test_what_is_the_same_in_all_objects_is_no_question(tmp_path):
+    from test_iodine import small
+
+    # Binary sprites are all white.
+    sizes = SIZES | {"num_train": 32, "pixel_stride": 4}
+    for callback in (FactorProbe(num_scenes=32), Disentanglement(num_scenes=32)):
+        trainer = pl.Trainer(
+            accelerator="cpu", logger=False, callbacks=[callback], enable_progress_bar=False, default_root_dir=tmp_path
+        )
+        data = MultiDSpritesDataModule(variant="binarized", data_dir=tmp_path, **sizes)
+        trainer.test(small(image_channels=1, pixel_distribution="bernoulli"), data, verbose=False)
+    found, spread = (
+        json.loads((tmp_path / "experiments" / f"{name}.json").read_text())
+        for name in ("factor_probe", "disentanglement")
+    )
+    assert [row["factor"] for row in found["table"]] == ["x", "y", "shape", "scale", "orientation"]
+    assert all(math.isfinite(row["score"]) for row in found["table"])
+    assert math.isfinite(spread["table"][0]["informativeness"])
+    trainer = pl.Trainer(accelerator="cpu", logger=False, callbacks=[FactorProbe(9, {"color": "scalar"})])
+    with pytest.raises(MisconfigurationException, match="FactorProbe: of color nothing varies in these"):
+        trainer.test(small(image_channels=1, pixel_distribution="bernoulli"), data, verbose=False)
 
 
 def test_held_out_of_the_truth(tmp_path):
