@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from iodine_pl.checkpoint_io import AtomicCheckpointIO
 from iodine_pl.loading import DEFAULT_CLASS
+from iodine_pl.scale_schedule import ScaleSchedule
 
 _KEPT = ("state_dict", "hyper_parameters", "hparams_name", "pytorch-lightning_version", "global_step", "epoch")
 
@@ -39,6 +40,9 @@ def main(args: Sequence[str] | None = None) -> None:
     # Left by the command line: a class with **arguments would take them for its own.
     kept["hyper_parameters"].pop("_instantiator", None)
     kept["class_path"] = kept["hyper_parameters"].pop("_class_path", DEFAULT_CLASS)
+    scale = kept["hyper_parameters"].get("pixel_scale")
+    if isinstance(scale, Mapping):  # what is trained on begins where this training ended
+        kept["hyper_parameters"]["pixel_scale"] = ScaleSchedule(scale).last
     AtomicCheckpointIO().save_checkpoint(kept, given.out)
     print(f"Wrote {given.out}: {given.out.stat().st_size / 1e6:.1f} MB, after {kept.get('global_step', 0):,} updates")
 

@@ -61,6 +61,17 @@ def test_the_command_line_takes_weights(checkpoint):
     assert float(of_weights) == pytest.approx(float(of_run), rel=1e-6)
 
 
+def test_training_begins_with_weights(checkpoint, capsys):
+    main([str(checkpoint), "--out", "mine.ckpt"])
+    first = IODINE.from_pretrained("mine.ckpt").state_dict()
+    still = ["--model.learning_rate=0", "--trainer.max_steps=2"]
+    cli = train(["fit", "--ckpt_path=mine.ckpt", "--name=tuned", *still, "--data.batch_size=4", *DATA, *QUIET])
+    assert cli.trainer.global_step == 2
+    assert cli.model.distribution.scale == 0.5
+    torch.testing.assert_close(cli.model.state_dict(), first)
+    assert "runs/tuned/version_0/checkpoints/last.ckpt" in capsys.readouterr().out
+
+
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     path = tmp_path / "numbers.ckpt"
     torch.save({"step": 3}, path)

@@ -190,6 +190,8 @@ class SceneModel(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "nonfinite_guard" in checkpoint:
             self.guard.load_state_dict(checkpoint["nonfinite_guard"])
+        if "optimizer_states" not in checkpoint:  # weights alone: a new training begins with them
+            checkpoint |= {"optimizer_states": [], "lr_schedulers": []}
 
     # Evaluation
 
