@@ -58,3 +58,21 @@ class WideStart(NarrowStart):
     """The first posterior has a variance of 2.1: slots begin far apart."""
 
     start = 2.0
+
+
+class FewerIterations(IODINE):
+    """Muon with four Newton-Schulz steps in place of five."""
+
+    def _make_optimizer(self, *rates):
+        optimizer = super()._make_optimizer(*rates)
+        optimizer.param_groups[0]["steps"] = 4
+        return optimizer
+
+
+class LowMomentum(IODINE):
+    """Muon with a momentum of 0.9 in place of 0.95."""
+
+    def _make_optimizer(self, *rates):
+        optimizer = super()._make_optimizer(*rates)
+        optimizer.param_groups[0]["momentum"] = 0.9
+        return optimizer

@@ -29,12 +29,12 @@ class PlainIODINE(IODINE):
                 latents = posterior.rsample(noise[t])
                 image = images if images.ndim == 4 else images[:, t]
                 decoded = decode(self.decoder, latents, *images.shape[-2:])
-                mixture = PixelMixture(image, decoded, self.distribution)
+                mixture = self.likelihood(image, decoded, self.distribution)
                 kl = posterior.kl(self.prior_scale)
                 steps.append(View(posterior, latents, mixture, kl).decomposition())
                 if t == iterations:
                     break
-                objective = (mixture.nll.sum() + kl.sum()) / (self.batch_size or batch)
+                objective = (mixture.nll.sum() + kl.sum()) / (self.inner_batch_size or self.batch_size or batch)
                 wanted = (parameters, decoded.parameters, decoded.mask_logits)
                 gradients = torch.autograd.grad(objective, wanted, retain_graph=True)
                 stopped = self.input_gradients == "stopped"
@@ -85,8 +85,8 @@ def leave_one_out(mixture):
     without = []
     for k in range(slots):
         others = [j for j in range(slots) if j != k]
-        log_masks = torch.log_softmax(mixture.mask_logits[:, others], dim=1)
-        without.append(torch.logsumexp(mixture.slot_log_prob[:, others] + log_masks, dim=1))
+        decoded = Decoded(mixture.mask_logits[:, others], mixture.parameters[:, others])
+        without.append(type(mixture)(mixture.image.squeeze(1), decoded, mixture.distribution).log_prob)
     return (mixture.log_prob.unsqueeze(1) - torch.stack(without, dim=1)).detach()
 
 

@@ -36,6 +36,9 @@ def assert_same_run(folder, expected):
 def uninterrupted(tmp_path_factory, processes):
     folder = tmp_path_factory.mktemp(f"whole{processes}")
     arguments = [*TINY, BAR, f"--trainer.devices={processes}"]
+    if processes == 2:
+        arguments += ["--model.optimizer=muon", "--model.decay=cosine", "--model.decay_steps=40"]
+        arguments += ["--model.pixel_likelihood=mean", "--model.bounded_means=true"]
     run(*arguments, f"--trainer.max_steps={STEPS}", folder=folder)
     return folder, arguments
 

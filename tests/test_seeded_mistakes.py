@@ -1,4 +1,4 @@
-"""The comparison with the reference code notices mistakes: each one below, put into the source, makes it fail."""
+"""The comparisons with the reference code and with definitions notice mistakes: each below makes one of them fail."""
 
 import importlib
 import shutil
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from reference import TINY, Reference
+from written_out import likelihood_failures, muon_failures
 
 import iodine_pl
 from iodine_pl import pretrained
@@ -14,14 +15,14 @@ from iodine_pl import pretrained
 SOURCE = Path(iodine_pl.__file__).parent
 
 # name: (file, right, wrong)
-MISTAKES = {
+OF_THE_REFERENCE = {
     "means not in the graph": ("refinement.py", "_per_slot(inputs.means)", "_per_slot(inputs.means.detach())"),
     "masks not in the graph": ("refinement.py", "_per_slot(inputs.masks)", "_per_slot(inputs.masks.detach())"),
     "mask posterior not in the graph": ("refinement.py", "_per_slot(inputs.mask_posterior)", "_per_slot(inputs.mask_posterior.detach())"),
     "lambda detached between steps": ("engine.py", "return parameters + update, state", "return parameters.detach() + update, state"),
     "lambda not in the graph of its input": ("engine.py", "posterior=parameters,", "posterior=parameters.detach(),"),
     "posterior gradient without KL": ("engine.py", "(of_latents, torch.ones_like(kl))", "(of_latents, torch.zeros_like(kl))"),
-    "no 1/B in the inner loss": ("iodine.py", "self.batch_size or batch)", "1)"),
+    "no 1/B in the inner loss": ("iodine.py", "= self.inner_batch_size or self.batch_size or batch", "= 1"),
     "slots averaged, not summed, in the KL": ("iodine.py", "result.trace.kl.sum(dim=2)", "result.trace.kl.mean(dim=2)"),
     "equal loss weights": ("engine.py", "torch.linspace(1, 0, states", "torch.linspace(1, 1, states"),
     "std instead of variance": ("posterior.py", "self.variance = F.softplus(raw)", "self.variance = F.softplus(raw).square()"),
@@ -42,6 +43,34 @@ MISTAKES = {
     "another capacity": ("refinement.py", "weight[\"constant\"] * self.capacity", "weight[\"constant\"]"),
     "gradients added instead of subtracted": ("mixture.py", "self.masks - responsibility, -responsibility", "responsibility - self.masks, responsibility"),
 }  # fmt: skip
+
+OF_THE_MEAN = {
+    "no slope of the sigmoid": ("mixture.py", "weighted * self.distribution.slope(self.means)", "weighted"),
+    "another slope": ("mixture.py", "return mean * (1.0 - mean)", "return mean"),
+    "masks pulled to the image, not to the mean": ("mixture.py", "(self.means - mean) * weighted", "(self.means - self.image) * weighted"),
+    "masks' gradient not weighted": ("mixture.py", "weighted = self.masks.unsqueeze(2) * -", "weighted = -"),
+    "masks' gradient added": ("mixture.py", "((self.means - mean) * weighted)", "((mean - self.means) * weighted)"),
+    "density of the parameter": ("mixture.py", "self.about.log_prob(x, torch.sigmoid(parameter))", "self.about.log_prob(x, parameter)"),
+    "the rest not renormalised": ("mixture.py", "/ _sum_of_others(masks).clamp(min=tiny)", ""),
+    "the rest of one slot more": ("mixture.py", "after[1:], strict=True", "after[:-1], strict=True"),
+    "one responsibility for all channels": ("mixture.py", "responsibility = self.channel_joint.softmax(dim=1)", "responsibility = self.joint.softmax(dim=1).unsqueeze(2).expand_as(self.channel_joint)"),
+    "channels averaged": ("mixture.py", "torch.logsumexp(self.channel_joint, dim=1).sum(dim=1)", "torch.logsumexp(self.channel_joint, dim=1).mean(dim=1)"),
+    "Bernoulli's masks not counted for each channel": ("mixture.py", "(self.masks.unsqueeze(2) - responsibility).sum(dim=2)", "self.masks - responsibility.sum(dim=2)"),
+    "the rest's masks counted once": ("mixture.py", "_logsumexp_of_others(self.log_masks).unsqueeze(2)", "_logsumexp_of_others(self.log_masks).unsqueeze(2) / 3"),
+}  # fmt: skip
+
+OF_MUON = {
+    "no Nesterov": ("muon.py", "mixed = p.grad.lerp(state[\"momentum\"], beta)", "mixed = state[\"momentum\"]"),
+    "rows counted, not the longer side": ("muon.py", "for (_, columns), entries", "for (columns, _), entries"),
+    "another norm": ("muon.py", "x.norm(dim=(1, 2), keepdim=True)", "x.abs().sum(dim=(1, 2), keepdim=True)"),
+    "X not multiplied": ("muon.py", "product @ x", "product @ x.sign()"),
+    "the small matrix not iterated": ("muon.py", "gram = factor @ gram @ factor", "gram = gram"),
+    "one batch of transposed and other matrices": ("muon.py", "mixed.shape[0] <= mixed.shape[1] else mixed.T", "mixed.shape[0] <= mixed.shape[1] else mixed.reshape(mixed.shape[::-1])"),
+    "Adam's rate is Muon's": ("muon.py", "lr if adam_lr is None else adam_lr", "lr"),
+    "convolutions left to Adam": ("muon.py", "[p for p in params if p.ndim >= 2]", "[p for p in params if p.ndim == 2]"),
+}  # fmt: skip
+
+MISTAKES = OF_THE_REFERENCE | OF_THE_MEAN | OF_MUON
 
 
 @pytest.fixture
@@ -67,7 +96,17 @@ def mutant(tmp_path, monkeypatch, request):
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("mutant", MISTAKES, indirect=True)
+@pytest.mark.parametrize("mutant", OF_THE_REFERENCE, indirect=True)
 def test_is_noticed(mutant):
     importlib.import_module("mutant_pl.reference_variables")
     assert any(Reference(name, mutant).failures() for name in TINY)
+
+
+@pytest.mark.parametrize("mutant", OF_THE_MEAN, indirect=True)
+def test_is_noticed_in_the_likelihood_of_the_mean(mutant):
+    assert likelihood_failures(mutant)
+
+
+@pytest.mark.parametrize("mutant", OF_MUON, indirect=True)
+def test_is_noticed_in_muon(mutant):
+    assert muon_failures(mutant)

@@ -28,12 +28,14 @@ def gradients(model, frames, noise):
     return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
+@pytest.mark.parametrize("pixel_likelihood", ["mixture", "mean"])
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("input_gradients", ["full", "stopped"])
-def test_all_ways_agree_with_the_definition(input_gradients, recompute):
+def test_all_ways_agree_with_the_definition(input_gradients, recompute, pixel_likelihood):
     frames, noise = torch.rand(2, 3, 3, 9, 8).double(), torch.randn(3, 2, 3, 4).double()
-    model = IODINE(**SMALL, input_gradients=input_gradients, recompute=recompute).double()
-    plain = PlainIODINE(**SMALL, input_gradients=input_gradients).double()
+    settings = SMALL | {"input_gradients": input_gradients, "pixel_likelihood": pixel_likelihood}
+    model = IODINE(**settings, recompute=recompute).double()
+    plain = PlainIODINE(**settings).double()
     plain.load_state_dict(model.state_dict())
     loss, mine = gradients(model, frames, noise)
     expected, its = gradients(plain, frames, noise)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from iodine_pl.decoder import Decoded, SpatialBroadcastDecoder
-from iodine_pl.mixture import PixelDistribution, PixelMixture
+from iodine_pl.mixture import PixelMixture
 from iodine_pl.posterior import Posterior
 from iodine_pl.recomputation import recomputed, with_known_gradients
 from iodine_pl.refinement import RefinementInputs, RefinementNetwork, State
@@ -22,7 +23,8 @@ class Parts(NamedTuple):
 
     decoder: SpatialBroadcastDecoder
     refinement: RefinementNetwork
-    distribution: PixelDistribution
+    likelihood: Callable[[Tensor, Decoded], PixelMixture]
+    """Of an image and what is decoded."""
     prior_scale: float
     mask_posterior_epsilon: float
 
@@ -121,7 +123,7 @@ class Engine:
         return self.images if self.images.ndim == 4 else self.images[:, t]
 
     def mix(self, t: int, decoded: Decoded) -> PixelMixture:
-        return PixelMixture(self.frame(t), decoded, self.parts.distribution)
+        return self.parts.likelihood(self.frame(t), decoded)
 
     def refine(
         self, t: int, mixture: PixelMixture, parameters: Tensor, gradient: Tensor, state: State

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from iodine_pl.decoder import SpatialBroadcastDecoder
 from iodine_pl.engine import Engine, Evaluation, Full, Parts, Recompute, Stopped, StoppedRecompute, step_weights
 from iodine_pl.inner_gradient import differentiation_allowed, usable_in_graph
-from iodine_pl.mixture import make_distribution
+from iodine_pl.mixture import likelihood_of, make_distribution
 from iodine_pl.posterior import PRIOR_SCALE
 from iodine_pl.pretrained import find_weights
 from iodine_pl.refinement import RefinementNetwork, State
@@ -45,6 +46,9 @@ class IODINE(SceneModel):
         pixel_scale: its scale; None means 0.03 for ``logistic`` (code) and sigma 0.1 for ``gaussian`` (paper). Scales
             by the updates done, as in ``{0: 0.3, 1000: 0.5}``, change it in training, along straight lines between
             them; outside of training it is the last of them.
+        pixel_likelihood: ``mixture`` (paper, code): p(x|z) mixes the slots' distributions at every pixel. ``mean``: one
+            distribution about the mixed mean, sum_k m_k mu_k (see :class:`iodine_pl.mixture.MeanImage`).
+        bounded_means: pass the slots' means through a sigmoid, so that they are colors; neither paper nor code does.
         prior_scale: standard deviation of the prior; sqrt(ln 2) in the code, 1.0 in the paper.
         decoder_channels, decoder_kernel: hidden convolutions of the decoder.
         latent_constant: constant channel appended to each latent (code; not in the paper).
@@ -71,13 +75,18 @@ class IODINE(SceneModel):
             docs/engine.md). ``torch.compile`` of the whole model changes nothing, and harms nothing.
         learning_rate: at the reference batch size; the code has 3e-4, and 1e-3 for CLEVR6; the paper has 3e-4.
         batch_size: images per device in a training step. It sets the learning rate by :func:`square_root_rule` from the
-            global batch, and fixes the 1/B of the loss inside the refinement loop, so that an image is refined alike
-            in any batch. None: the learning rate stands as it is and B is the batch at hand, as in the code.
+            global batch. None: the learning rate stands as it is.
+        inner_batch_size: B in the 1/B of the loss inside the refinement loop, so that an image is refined alike in any
+            batch. None: ``batch_size``; if that is None too, the batch at hand, as in the code. Give it where a batch
+            is shared among devices, and the computation is the same on any number of them.
         reference_batch_size: of the square-root rule; 256, and 128 for Multi-dSprites, 32 for CLEVR6.
-        optimizer: ``tf_adam`` (code: :class:`iodine_pl.optim.TFAdam`) or ``adam`` (torch's).
-        betas: of the optimiser; (0.95, 0.999) in the code.
-        adam_epsilon: of the optimiser.
-        decay_factor, decay_steps: the learning rate falls by this factor over so many steps, continuously.
+        optimizer: ``tf_adam`` (code: :class:`iodine_pl.optim.TFAdam`), ``adam`` (torch's), or ``muon``
+            (:class:`iodine_pl.muon.Muon`), which learns shapes that Adam does not reach in hours (docs/learning.md).
+        betas, adam_epsilon: of Adam; the code has (0.95, 0.999). With ``muon`` of the parameters that it leaves to Adam.
+        adam_learning_rate: of the parameters that ``muon`` leaves to Adam; None: ``learning_rate``.
+        decay: ``exponential`` (code): the learning rate falls by ``decay_factor`` over each ``decay_steps`` updates.
+            ``cosine``: it falls to zero over ``decay_steps`` updates, along half a cosine.
+        decay_factor, decay_steps: of the decay.
         gradient_clip_norm: global norm of the gradient above which it is scaled down. None: no clipping.
         max_skipped_updates: so many updates in a row may be skipped for a non-finite loss or gradient; one more is an
             error.
@@ -96,6 +105,8 @@ class IODINE(SceneModel):
         image_channels: int = 3,
         pixel_distribution: Literal["logistic", "gaussian", "bernoulli"] = "logistic",
         pixel_scale: float | dict[int, float] | None = None,
+        pixel_likelihood: Literal["mixture", "mean"] = "mixture",
+        bounded_means: bool = False,
         prior_scale: float = PRIOR_SCALE,
         decoder_channels: Sequence[int] = (32, 32, 32, 32),
         decoder_kernel: int = 5,
@@ -118,10 +129,13 @@ class IODINE(SceneModel):
         compile_networks: bool = False,
         learning_rate: float = 3e-4,
         batch_size: int | None = None,
+        inner_batch_size: int | None = None,
         reference_batch_size: int = 256,
-        optimizer: Literal["tf_adam", "adam"] = "tf_adam",
+        optimizer: Literal["tf_adam", "adam", "muon"] = "tf_adam",
         betas: tuple[float, float] = (0.95, 0.999),
         adam_epsilon: float = 1e-8,
+        adam_learning_rate: float | None = None,
+        decay: Literal["exponential", "cosine"] = "exponential",
         decay_factor: float = 0.1,
         decay_steps: int = 1_000_000,
         gradient_clip_norm: float | None = 5.0,
@@ -135,6 +149,8 @@ class IODINE(SceneModel):
             optimizer=optimizer,
             betas=betas,
             adam_epsilon=adam_epsilon,
+            adam_learning_rate=adam_learning_rate,
+            decay=decay,
             decay_factor=decay_factor,
             decay_steps=decay_steps,
             gradient_clip_norm=gradient_clip_norm,
@@ -143,7 +159,8 @@ class IODINE(SceneModel):
         )
         self.save_hyperparameters()
         counts = {"num_slots": num_slots, "num_iterations": num_iterations, "latent_size": latent_size}
-        for name, value in (counts | {"evaluation_iterations": evaluation_iterations}).items():
+        optional = {"evaluation_iterations": evaluation_iterations, "inner_batch_size": inner_batch_size}
+        for name, value in (counts | optional).items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if input_gradients not in ("full", "stopped"):
@@ -153,6 +170,7 @@ class IODINE(SceneModel):
         self.num_slots = num_slots
         self.num_iterations = num_iterations
         self.evaluation_iterations = evaluation_iterations
+        self.inner_batch_size = inner_batch_size
         self.latent_size = latent_size
         self.image_channels = image_channels
         self.takes_sequences = True
@@ -165,7 +183,9 @@ class IODINE(SceneModel):
         if isinstance(pixel_scale, Mapping):
             self.scale_schedule = ScaleSchedule(pixel_scale)
             pixel_scale = self.scale_schedule.last
-        self.distribution = make_distribution(pixel_distribution, pixel_scale)
+        self.bounded_means = bounded_means
+        self.distribution = make_distribution(pixel_distribution, pixel_scale, bounded_means)
+        self.likelihood = likelihood_of(pixel_likelihood, self.distribution)
         self.decoder = SpatialBroadcastDecoder(
             latent_size, image_channels, decoder_channels, decoder_kernel, latent_constant
         )
@@ -314,7 +334,7 @@ class IODINE(SceneModel):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if self.scale_schedule is not None:
             scale = self.scale_schedule(self.global_step)
-            self.distribution = make_distribution(self.pixel_distribution, scale)
+            self.distribution = make_distribution(self.pixel_distribution, scale, self.bounded_means)
             self.log("train/pixel_scale", scale)
 
     def noise_shape(
@@ -333,7 +353,8 @@ class IODINE(SceneModel):
         with differentiation_allowed():
             images, noise = usable_in_graph(images), usable_in_graph(noise)
             states, batch, slots = noise.shape[:3]
-            engine = self._engine(differentiable)(self._parts(), images, noise, self.batch_size or batch)
+            inner_batch = self.inner_batch_size or self.batch_size or batch
+            engine = self._engine(differentiable)(self._parts(), images, noise, inner_batch)
             parameters = self.initial_posterior.expand(batch, slots, -1)  # lambda, (B, K, 2D)
             lstm_state: State = ()
             for t in range(states):
@@ -357,4 +378,5 @@ class IODINE(SceneModel):
         return Recompute if self.recompute else Full
 
     def _parts(self) -> Parts:
-        return Parts(self.decoder, self.refinement, self.distribution, self.prior_scale, self.mask_posterior_epsilon)
+        likelihood = partial(self.likelihood, distribution=self.distribution)
+        return Parts(self.decoder, self.refinement, likelihood, self.prior_scale, self.mask_posterior_epsilon)

@@ -1,10 +1,12 @@
-"""The pixel mixture p(x|z) = prod_i sum_k m_ik p(x_i | mu_ik) (section 2.1), and its gradients in closed form."""
+"""The pixel likelihood p(x|z) and its gradients in closed form: the mixture over slots, or one density about their mean.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import accumulate
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +14,18 @@ from torch.nn import functional as F
 
 from iodine_pl.decoder import Decoded
 
-__all__ = ["Bernoulli", "Gaussian", "Logistic", "PixelDistribution", "PixelMixture", "make_distribution"]
+__all__ = [
+    "Bernoulli",
+    "Bounded",
+    "ChannelMixture",
+    "Gaussian",
+    "Logistic",
+    "MeanImage",
+    "PixelDistribution",
+    "PixelMixture",
+    "likelihood_of",
+    "make_distribution",
+]
 
 
 class PixelDistribution(Protocol):
@@ -28,7 +41,32 @@ class PixelDistribution(Protocol):
         """Returns the mean of the distribution."""
 
 
-class Logistic:
+class LocationDistribution(PixelDistribution, Protocol):
+    """Describes a channel by a density about its mean, which is a function of the parameter."""
+
+    @property
+    def about(self) -> PixelDistribution:
+        """The same density, with the mean itself as its parameter."""
+
+    def slope(self, mean: Tensor) -> Tensor | float:
+        """Returns the derivative of the mean with respect to the parameter, where the mean is ``mean``."""
+
+
+class _AboutParameter:
+    """Is shared by the distributions whose parameter is their mean."""
+
+    @property
+    def about(self) -> Any:
+        return self
+
+    def mean(self, parameter: Tensor) -> Tensor:
+        return parameter
+
+    def slope(self, mean: Tensor) -> float:
+        return 1.0
+
+
+class Logistic(_AboutParameter):
     """Logistic distribution about the parameter. The released code uses it with scale 0.03 (std 0.054)."""
 
     def __init__(self, scale: float = 0.03) -> None:
@@ -41,11 +79,8 @@ class Logistic:
     def score(self, x: Tensor, parameter: Tensor) -> Tensor:
         return torch.tanh((x - parameter) / (2.0 * self.scale)) / self.scale
 
-    def mean(self, parameter: Tensor) -> Tensor:
-        return parameter
 
-
-class Gaussian:
+class Gaussian(_AboutParameter):
     """Normal distribution about the parameter. The paper says that it uses it with standard deviation 0.1."""
 
     def __init__(self, scale: float = 0.1) -> None:
@@ -57,8 +92,32 @@ class Gaussian:
     def score(self, x: Tensor, parameter: Tensor) -> Tensor:
         return (x - parameter) / self.scale**2
 
+
+class Bounded:
+    """Puts a logistic or normal distribution about the sigmoid of its parameter, so that its mean is in (0, 1).
+
+    Neither the paper nor the code bounds the means; EfficientMORL (Emami et al. 2021) and Slot Attention's successors
+    do.
+
+    Args:
+        about: the distribution, whose own parameter is its mean.
+    """
+
+    def __init__(self, about: Logistic | Gaussian) -> None:
+        self.about = about
+
+    def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
+        return self.about.log_prob(x, torch.sigmoid(parameter))
+
+    def score(self, x: Tensor, parameter: Tensor) -> Tensor:
+        mean = torch.sigmoid(parameter)
+        return self.about.score(x, mean) * self.slope(mean)
+
     def mean(self, parameter: Tensor) -> Tensor:
-        return parameter
+        return torch.sigmoid(parameter)
+
+    def slope(self, mean: Tensor) -> Tensor:
+        return mean * (1.0 - mean)
 
 
 class Bernoulli:
@@ -75,9 +134,9 @@ class Bernoulli:
 
 
 def make_distribution(
-    name: Literal["logistic", "gaussian", "bernoulli"], scale: float | None = None
+    name: Literal["logistic", "gaussian", "bernoulli"], scale: float | None = None, bounded: bool = False
 ) -> PixelDistribution:
-    """Returns the named distribution, with its published scale where ``scale`` is None.
+    """Returns the named distribution, with its published scale where ``scale`` is None, its mean bounded if wanted.
 
     Raises:
         ValueError: for an unknown name, a scale that is not positive, or any scale with ``bernoulli``.
@@ -87,16 +146,32 @@ def make_distribution(
     if name == "bernoulli":
         if scale is not None:
             raise ValueError("pixel_distribution='bernoulli' has no scale: leave pixel_scale at None")
-        return Bernoulli()
-    if name == "logistic":
-        return Logistic() if scale is None else Logistic(scale)
-    if name == "gaussian":
-        return Gaussian() if scale is None else Gaussian(scale)
-    raise ValueError(f"pixel_distribution must be 'logistic', 'gaussian' or 'bernoulli', got {name!r}")
+        return Bernoulli()  # bounded as it is: the mean is the sigmoid of the logit
+    if name not in ("logistic", "gaussian"):
+        raise ValueError(f"pixel_distribution must be 'logistic', 'gaussian' or 'bernoulli', got {name!r}")
+    kind = Logistic if name == "logistic" else Gaussian
+    about = kind() if scale is None else kind(scale)
+    return Bounded(about) if bounded else about
+
+
+def likelihood_of(name: Literal["mixture", "mean"], distribution: PixelDistribution) -> type[PixelMixture]:
+    """Returns the class that computes the named likelihood.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name == "mixture":
+        return PixelMixture
+    if name != "mean":
+        raise ValueError(f"pixel_likelihood must be 'mixture' or 'mean', got {name!r}")
+    return ChannelMixture if isinstance(distribution, Bernoulli) else MeanImage
 
 
 class PixelMixture:
-    """Gives the mixture over slots at every pixel: one joint density for all C channels, weighted by the masks.
+    r"""Gives the mixture over slots at every pixel: one joint density for all C channels, weighted by the masks
+    (section 2.1),
+
+    .. math:: p(x_i | z) = \sum_k m_{ik}\, p(x_i | \mu_{ik}).
 
     Args:
         image: x, ``(B, C, H, W)`` in [0, 1].
@@ -113,8 +188,12 @@ class PixelMixture:
         self.masks = self.log_masks.exp()  # m, (B, K, H, W), positive, sums to 1 over K
         self.slot_log_prob = distribution.log_prob(self.image, self.parameters).sum(dim=2)  # log p(x_i|mu_ik)
         self.joint = self.slot_log_prob + self.log_masks  # log m_ik p(x_i|mu_ik), (B, K, H, W)
+        self.reconstruction = (self.masks.unsqueeze(2) * self.means).sum(dim=1)  # sum_k m_k mu_k, (B, C, H, W)
+        self.log_prob = self._log_prob()  # log p(x_i|z), (B, H, W)
+
+    def _log_prob(self) -> Tensor:
         # Logsumexp keeps a pixel that every slot misses by far at a large finite value, with finite gradients.
-        self.log_prob = torch.logsumexp(self.joint, dim=1)  # log p(x_i|z), (B, H, W)
+        return torch.logsumexp(self.joint, dim=1)
 
     @property
     def nll(self) -> Tensor:
@@ -122,9 +201,9 @@ class PixelMixture:
         return -self.log_prob.sum(dim=(1, 2))
 
     @property
-    def reconstruction(self) -> Tensor:
-        """Mean of the mixture, sum_k m_k mu_k, ``(B, C, H, W)``."""
-        return (self.masks.unsqueeze(2) * self.means).sum(dim=1)
+    def responsibilities(self) -> Tensor:
+        """Each slot's share r_k = m_k p_k / sum_j m_j p_j in the density of a pixel, ``(B, K, H, W)``."""
+        return self.joint.softmax(dim=1)
 
     def mask_posterior(self, epsilon: float = 1e-6) -> Tensor:
         """Returns p(m_k|x, mu) under *equal* mixing weights, ``(B, K, H, W)``.
@@ -157,10 +236,87 @@ class PixelMixture:
         return self.log_prob.unsqueeze(1) - others
 
 
+class MeanImage(PixelMixture):
+    r"""Gives one logistic or normal density about the mean over slots,
+
+    .. math:: p(x_i | z) = p(x_i | \hat x_i), \quad \hat x_i = \sum_k m_{ik} \mu_{ik}.
+
+    Slots gain nothing by sharing a pixel to cover all that it might be, at any scale. It is EfficientMORL's choice on
+    Tetrominoes and Multi-dSprites (Emami et al. 2021, section 3.1), and the squared error of Slot Attention; not in the
+    IODINE paper. Responsibilities and mask posterior are still those of the slots' own densities.
+    """
+
+    distribution: LocationDistribution
+
+    def _log_prob(self) -> Tensor:
+        return self.distribution.about.log_prob(self.image.squeeze(1), self.reconstruction).sum(dim=1)
+
+    @torch.no_grad()
+    def nll_gradients(self) -> Decoded:
+        """Returns the gradients of the summed ``nll`` with respect to mask logits and parameters, shaped as they are.
+
+        With ``e = d(-log p)/d xhat`` they are ``m_k sum_c (mu_k - xhat) e`` and ``m_k e d mu_k / d parameter``.
+        """
+        mean = self.reconstruction.unsqueeze(1)  # (B, 1, C, H, W)
+        weighted = self.masks.unsqueeze(2) * -self.distribution.about.score(self.image, mean)
+        of_logits = ((self.means - mean) * weighted).sum(dim=2)
+        return Decoded(of_logits, weighted * self.distribution.slope(self.means))
+
+    @torch.no_grad()
+    def leave_one_out(self) -> Tensor:
+        """Returns log p(x_i) - log p(x_i about the mean over the other slots, their masks renormalised)."""
+        if self.mask_logits.shape[1] == 1:
+            return torch.zeros_like(self.joint)
+        masks = self.masks.unsqueeze(2)
+        tiny = torch.finfo(masks.dtype).tiny  # where the others' masks have vanished, their mean is 0
+        mean = _sum_of_others(masks * self.means) / _sum_of_others(masks).clamp(min=tiny)
+        return self.log_prob.unsqueeze(1) - self.distribution.about.log_prob(self.image, mean).sum(dim=2)
+
+
+class ChannelMixture(PixelMixture):
+    """Gives one Bernoulli distribution about the mean over slots, for x in {0, 1}.
+
+    That is a mixture over slots for each channel by itself: ``sum_k m_k p_k`` is the probability of 1, and ``sum_k m_k
+    (1 - p_k)`` that of 0. With one channel it is the same as :class:`PixelMixture`.
+    """
+
+    def _log_prob(self) -> Tensor:
+        of_channels = self.distribution.log_prob(self.image, self.parameters)
+        self.channel_joint = of_channels + self.log_masks.unsqueeze(2)  # log m_k p(x_c|mu_kc), (B, K, C, H, W)
+        return torch.logsumexp(self.channel_joint, dim=1).sum(dim=1)
+
+    @torch.no_grad()
+    def nll_gradients(self) -> Decoded:
+        """Returns the gradients of the summed ``nll`` with respect to mask logits and parameters, shaped as they are.
+
+        With the responsibility r_kc of a channel they are ``sum_c (m_k - r_kc)`` and ``-r_kc score_kc``.
+        """
+        responsibility = self.channel_joint.softmax(dim=1)
+        of_logits = (self.masks.unsqueeze(2) - responsibility).sum(dim=2)
+        return Decoded(of_logits, -responsibility * self.distribution.score(self.image, self.parameters))
+
+    @torch.no_grad()
+    def leave_one_out(self) -> Tensor:
+        """Returns log p(x_i) - log p(x_i without slot k), the masks of the others renormalised, ``(B, K, H, W)``."""
+        if self.mask_logits.shape[1] == 1:
+            return torch.zeros_like(self.joint)
+        others = _logsumexp_of_others(self.channel_joint) - _logsumexp_of_others(self.log_masks).unsqueeze(2)
+        return self.log_prob.unsqueeze(1) - others.sum(dim=2)
+
+
 def _logsumexp_of_others(x: Tensor) -> Tensor:
-    """Returns, for each k, the logsumexp over all slots but k of ``x`` (B, K, H, W), without a K x K intermediate."""
+    """Returns, for each k, the logsumexp over all slots but k of ``x`` (B, K, ...), without a K x K intermediate."""
+    return _of_others(x, torch.logaddexp)
+
+
+def _sum_of_others(x: Tensor) -> Tensor:
+    """Returns, for each k, the sum over all slots but k of ``x`` (B, K, ...), without subtracting."""
+    return _of_others(x, torch.add)
+
+
+def _of_others(x: Tensor, join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     slots = x.unbind(dim=1)
-    before = list(accumulate(slots[:-1], torch.logaddexp))  # of slots 0 .. k-1, for k = 1 .. K-1
-    after = list(accumulate(slots[:0:-1], torch.logaddexp))[::-1]  # of slots k+1 .. K-1, for k = 0 .. K-2
-    between = [torch.logaddexp(b, a) for b, a in zip(before[:-1], after[1:], strict=True)]
+    before = list(accumulate(slots[:-1], join))  # of slots 0 .. k-1, for k = 1 .. K-1
+    after = list(accumulate(slots[:0:-1], join))[::-1]  # of slots k+1 .. K-1, for k = 0 .. K-2
+    between = [join(b, a) for b, a in zip(before[:-1], after[1:], strict=True)]
     return torch.stack([after[0], *between, before[-1]], dim=1)

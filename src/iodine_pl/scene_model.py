@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from iodine_pl.metrics import MeanTrace, to_device
+from iodine_pl.muon import Muon
 from iodine_pl.noise import keyed_normal
 from iodine_pl.optim import TFAdam, square_root_rule
 from iodine_pl.result import Decomposition, loss_terms
@@ -37,9 +39,11 @@ class SceneModel(pl.LightningModule):
         learning_rate: float = 3e-4,
         batch_size: int | None = None,
         reference_batch_size: int = 256,
-        optimizer: Literal["tf_adam", "adam"] = "tf_adam",
+        optimizer: Literal["tf_adam", "adam", "muon"] = "tf_adam",
         betas: tuple[float, float] = (0.95, 0.999),
         adam_epsilon: float = 1e-8,
+        adam_learning_rate: float | None = None,
+        decay: Literal["exponential", "cosine"] = "exponential",
         decay_factor: float = 0.1,
         decay_steps: int = 1_000_000,
         gradient_clip_norm: float | None = 5.0,
@@ -47,8 +51,12 @@ class SceneModel(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if optimizer not in ("tf_adam", "adam"):
-            raise ValueError(f"optimizer must be 'tf_adam' or 'adam', got {optimizer!r}")
+        if optimizer not in ("tf_adam", "adam", "muon"):
+            raise ValueError(f"optimizer must be 'tf_adam', 'adam' or 'muon', got {optimizer!r}")
+        if adam_learning_rate is not None and optimizer != "muon":
+            raise ValueError(f"adam_learning_rate is for optimizer='muon'; {optimizer!r} has learning_rate alone")
+        if decay not in ("exponential", "cosine"):
+            raise ValueError(f"decay must be 'exponential' or 'cosine', got {decay!r}")
         if seed < 0:
             raise ValueError(f"seed must not be negative, got {seed}")
         self.learning_rate = learning_rate
@@ -57,6 +65,8 @@ class SceneModel(pl.LightningModule):
         self.optimizer = optimizer
         self.betas = (betas[0], betas[1])
         self.adam_epsilon = adam_epsilon
+        self.adam_learning_rate = adam_learning_rate
+        self.decay = decay
         self.decay_factor = decay_factor
         self.decay_steps = decay_steps
         self.gradient_clip_norm = gradient_clip_norm
@@ -130,25 +140,42 @@ class SceneModel(pl.LightningModule):
         return poison_if_nonfinite(loss)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        rate, origin = self._scaled_learning_rate()
-        rank_zero_info(f"Learning rate {rate:.3g}{origin}.")
-        kind = TFAdam if self.optimizer == "tf_adam" else torch.optim.Adam
-        optimizer = kind(self.parameters(), lr=rate, betas=self.betas, eps=self.adam_epsilon)
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: self.decay_factor ** (step / self.decay_steps)
-        )
+        scale, origin = self._learning_rate_scale()
+        rates = [rate * scale for rate in self._learning_rates()]
+        rank_zero_info(f"Learning rate {' and '.join(f'{rate:.3g}' for rate in rates)}{origin}.")
+        optimizer = self._make_optimizer(*rates)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._decayed)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule, "interval": "step"}}
 
-    def _scaled_learning_rate(self) -> tuple[float, str]:
-        """Returns the learning rate for this Trainer's global batch, and how it came about."""
+    def _make_optimizer(self, rate: float, *adam_rate: float) -> torch.optim.Optimizer:
+        adam = {"betas": self.betas, "eps": self.adam_epsilon}
+        if self.optimizer == "muon":
+            return Muon(self.parameters(), rate, *adam_rate, **adam)
+        return (TFAdam if self.optimizer == "tf_adam" else torch.optim.Adam)(self.parameters(), rate, **adam)
+
+    def _decayed(self, step: int) -> float:
+        """Returns what is left of the learning rate after so many updates."""
+        if self.decay == "exponential":
+            return self.decay_factor ** (step / self.decay_steps)
+        return 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / self.decay_steps))
+
+    def _learning_rates(self) -> list[float]:
+        """Returns the learning rate of each of the optimiser's groups, at the reference batch size."""
+        if self.optimizer != "muon":
+            return [self.learning_rate]
+        return [self.learning_rate, self.learning_rate if self.adam_learning_rate is None else self.adam_learning_rate]
+
+    def _learning_rate_scale(self) -> tuple[float, str]:
+        """Returns the factor of the learning rate for this Trainer's global batch, and how it came about."""
         if self.batch_size is None:
-            return self.learning_rate, ", not scaled: give the model its batch_size to scale it"
+            return 1.0, ", not scaled: give the model its batch_size to scale it"
         trainer = self._trainer
         devices, micro_batches = (trainer.world_size, trainer.accumulate_grad_batches) if trainer else (1, 1)
         images = self.batch_size * devices * micro_batches
-        return square_root_rule(self.learning_rate, images, self.reference_batch_size), (
-            f" = {self.learning_rate:g} x sqrt({images} images an update / {self.reference_batch_size}): "
-            f"{self.batch_size} per device, {devices} device(s), {micro_batches} micro-batch(es)"
+        return square_root_rule(1.0, images, self.reference_batch_size), (
+            f" = {' and '.join(f'{rate:g}' for rate in self._learning_rates())} x sqrt({images} images an update / "
+            f"{self.reference_batch_size}): {self.batch_size} per device, {devices} device(s), {micro_batches} "
+            "micro-batch(es)"
         )
 
     def on_train_start(self) -> None:
@@ -156,10 +183,11 @@ class SceneModel(pl.LightningModule):
         schedule = self._schedule
         if schedule is None or self.lr_schedulers() is not schedule:
             return  # a subclass has its own
-        rate, _ = self._scaled_learning_rate()
-        schedule.base_lrs = [rate]
-        (decay,) = schedule.lr_lambdas
-        for group in schedule.optimizer.param_groups:
+        scale, _ = self._learning_rate_scale()
+        schedule.base_lrs = [rate * scale for rate in self._learning_rates()]
+        for group, rate, decay in zip(
+            schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+        ):
             group["initial_lr"] = rate
             group["lr"] = rate * decay(schedule.last_epoch)
 

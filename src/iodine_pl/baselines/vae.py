@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iodine_pl.decoder import SpatialBroadcastDecoder
 from iodine_pl.layers import conv_stack, mlp
-from iodine_pl.mixture import PixelMixture, make_distribution
+from iodine_pl.mixture import likelihood_of, make_distribution
 from iodine_pl.posterior import PRIOR_SCALE, Posterior
 from iodine_pl.result import Decomposition, Trace
 from iodine_pl.scene_model import Batch, SceneModel
@@ -28,7 +28,8 @@ class VAE(SceneModel):
         image_size: side of the square images in pixels; the encoder's last map is not pooled, so it is fixed.
         latent_size: D; as many as all slots together have makes the comparison fair.
         image_channels: C.
-        pixel_distribution, pixel_scale, prior_scale: as in IODINE.
+        pixel_distribution, pixel_scale, pixel_likelihood, bounded_means, prior_scale: as in IODINE. With one slot the
+            two likelihoods are the same.
         decoder_channels, decoder_kernel, latent_constant: as in IODINE.
         encoder_channels, encoder_kernel: stride-2 convolutions.
         mlp_sizes: hidden layers after them.
@@ -45,6 +46,8 @@ class VAE(SceneModel):
         image_channels: int = 3,
         pixel_distribution: Literal["logistic", "gaussian", "bernoulli"] = "logistic",
         pixel_scale: float | None = None,
+        pixel_likelihood: Literal["mixture", "mean"] = "mixture",
+        bounded_means: bool = False,
         prior_scale: float = PRIOR_SCALE,
         decoder_channels: Sequence[int] = (32, 32, 32, 32),
         decoder_kernel: int = 5,
@@ -62,7 +65,8 @@ class VAE(SceneModel):
         self.latent_size = latent_size
         self.image_channels = image_channels
         self.prior_scale = prior_scale
-        self.distribution = make_distribution(pixel_distribution, pixel_scale)
+        self.distribution = make_distribution(pixel_distribution, pixel_scale, bounded_means)
+        self.likelihood = likelihood_of(pixel_likelihood, self.distribution)
         self.decoder = SpatialBroadcastDecoder(
             latent_size, image_channels, decoder_channels, decoder_kernel, latent_constant
         )
@@ -101,7 +105,7 @@ class VAE(SceneModel):
         encoded = self.convolutions(images.contiguous(memory_format=torch.channels_last))
         posterior = Posterior(self.mlp(encoded.flatten(1)).unsqueeze(1))  # of (B, 1, 2D)
         latents = posterior.rsample(noise[0].to(images))
-        mixture = PixelMixture(images, self.decoder(latents, *images.shape[2:]), self.distribution)
+        mixture = self.likelihood(images, self.decoder(latents, *images.shape[2:]), self.distribution)
         kl = posterior.kl(self.prior_scale)
         mse = (mixture.reconstruction - images).square().mean(dim=(1, 2, 3))
         trace = Trace(mixture.nll[None], kl[None], mse[None])
