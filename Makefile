@@ -1,15 +1,19 @@
-# make quickstart: trains a small IODINE for a few minutes and shows what it sees
+# make quickstart: trains a small IODINE for a few minutes, on two cores where there are two, and shows what it sees
 # make test:       runs the whole suite
 # make lint:       style and types
 # Each makes its environment in .venv first, with the exact versions of constraints.txt. PYTHON names the interpreter.
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Two processes of one thread use two cores better than two threads of one process, for the same computation.
+PROCESSES := $(shell $(PYTHON) -c "import os; n = getattr(os, 'sched_getaffinity', None); \
+	print(min(2, len(n(0)) if n else os.cpu_count()))")
 
 .PHONY: quickstart test lint clean
 
 quickstart: .venv/installed
-	$(BIN)/python train.py fit --config configs/quickstart.yaml
+	$(BIN)/python train.py fit --config configs/quickstart.yaml \
+		--trainer.devices $(PROCESSES) --data.batch_size $$((16 / $(PROCESSES)))
 
 test: .venv/installed
 	$(BIN)/python -m pytest

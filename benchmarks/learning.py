@@ -7,15 +7,18 @@ The YAML file says what is compared:
 
     base: configs/quickstart.yaml       configuration of all runs
     seconds: 300                        of training in each run, validation and pictures not counted
-    images: 100000                      or so many images, whichever comes first
+    images: 100000                      or images, or
+    updates: 5000                       updates; whichever is given and comes first
     threads: 1                          of each run; --jobs of them run at a time
     seeds: [0, 1]
     runs:                               name: what is different, as flags of train.py
       reference: {}
       wider: {model.pixel_scale: 0.3}
 
-Every validation adds a row to the CSV file: run, seed, updates, images, seconds, foreground ARI, ELBO, MSE. Runs that
-have come to their end in that file are not trained again, so an interrupted comparison goes on.
+Every validation adds a row to the CSV file when its run has ended: run, seed, updates, images, seconds, foreground ARI,
+ARI of all pixels, ELBO, MSE, entropy of the masks. Runs that have come to their end in that file are not trained again,
+so an interrupted comparison goes on. A run that fails is reported, and the others go on. Whatever stops the comparison
+stops its runs.
 """
 
 from __future__ import annotations
@@ -28,11 +31,12 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 import statistics
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -41,15 +45,19 @@ import yaml
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
-FIELDS = ("run", "seed", "updates", "images", "seconds", "ari_fg", "elbo", "mse", "end")
+SCORES = ("ari_fg", "ari", "elbo", "mse", "mask_entropy")
+FIELDS = ("run", "seed", "updates", "images", "seconds", *SCORES, "end")
+LIMITS = ("seconds", "images", "updates")
 
 
 class Budget(pl.Callback):
-    """Stops a run after so much training and notes every validation."""
+    """Stops a run after so much training, or when nobody waits for it any more, and notes every validation."""
 
-    def __init__(self, file: str, seconds: float, images: float) -> None:
-        self.file, self.seconds, self.images = Path(file), seconds, images
-        self.trained = self.seen = 0.0
+    def __init__(self, file: str, seconds: float, images: float, updates: float) -> None:
+        self.file = Path(file)
+        self.limits = {"seconds": seconds, "images": images, "updates": updates}
+        self.spent = dict.fromkeys(LIMITS, 0.0)
+        self.parent = os.getppid()
         self.since = None
         self.rows = []
 
@@ -57,33 +65,36 @@ class Budget(pl.Callback):
         self.since = time.perf_counter()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.trained += time.perf_counter() - self.since
-        self.seen += len(batch["image"]) * trainer.world_size
-        if self.trained >= self.seconds or self.seen >= self.images:
+        self.spent["seconds"] += time.perf_counter() - self.since
+        self.spent["images"] += len(batch["image"]) * trainer.world_size
+        self.spent["updates"] = trainer.global_step
+        if any(self.spent[name] >= self.limits[name] for name in LIMITS):
             trainer.should_stop = True
+        if os.getppid() != self.parent:
+            sys.exit("the comparison was stopped")
 
     def on_validation_end(self, trainer, pl_module):
         if trainer.sanity_checking:
             return
-        seen = {name: float(trainer.callback_metrics[f"val/{name}"]) for name in ("ari_fg", "elbo", "mse")}
-        self.rows.append(
-            {"updates": trainer.global_step, "images": int(self.seen), "seconds": round(self.trained, 1)}
-            | {name: round(value, 4) for name, value in seen.items()}
-        )
+        seen = {name: round(float(trainer.callback_metrics[f"val/{name}"]), 4) for name in SCORES}
+        spent = {"updates": trainer.global_step, "images": int(self.spent["images"])}
+        self.rows.append(spent | {"seconds": round(self.spent["seconds"], 1)} | seen)
         self.file.write_text(json.dumps(self.rows))
 
 
-def train(base: Path, changes: dict, seed: int, seconds: float, images: float, threads: int) -> list[dict]:
+def train(base: Path, changes: dict, seed: int, limits: dict, threads: int) -> list[dict]:
     """Trains one variant in this process, in a folder that is thrown away, and returns its rows."""
+    from iodine_pl.allocation import keep_freed_memory
     from iodine_pl.cli import main
 
+    keep_freed_memory()  # as the command does
+    torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
     logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         rows = Path(folder) / "rows.json"
-        budget = {"class_path": "learning.Budget"}
-        budget["init_args"] = {"file": str(rows), "seconds": seconds, "images": images}
+        budget = {"class_path": "learning.Budget", "init_args": {"file": str(rows), **limits}}
         flags = {"trainer.enable_progress_bar": False, "trainer.enable_model_summary": False, "trainer.max_steps": -1}
         flags |= {"panels.every_n_validations": 10**6, "seed_everything": seed} | changes
         arguments = [f"--{name}={v if isinstance(v, str) else json.dumps(v)}" for name, v in flags.items()]
@@ -97,28 +108,56 @@ def train(base: Path, changes: dict, seed: int, seconds: float, images: float, t
         return json.loads(rows.read_text())
 
 
+def report_of(connection, *arguments) -> None:
+    """Sends the rows of a run, or what went wrong, to the process that started this one."""
+    try:
+        connection.send((train(*arguments), None))
+    except Exception as error:
+        connection.send(([], f"{type(error).__name__}: {error}"))
+
+
 def compare(plan: dict, file: Path, jobs: int) -> None:
     """Trains what the plan asks for and is not in the file yet."""
     done = {(row["run"], int(row["seed"])) for row in read(file) if row["end"] == "yes"}
     todo = [(run, seed) for seed in plan["seeds"] for run in plan["runs"] if (run, seed) not in done]
+    limits = {name: plan.get(name, 1e12) for name in LIMITS}
     context = multiprocessing.get_context("spawn")
-    limits = plan.get("seconds", 1e12), plan.get("images", 1e12), plan.get("threads", 1)
-    with ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool:
-        running = {
-            pool.submit(train, ROOT / plan["base"], plan["runs"][run] or {}, seed, *limits): (run, seed)
-            for run, seed in todo
-        }
-        for future in tqdm(as_completed(running), total=len(running), unit="run"):
-            run, seed = running[future]
-            rows = [{"run": run, "seed": seed, "end": "", **row} for row in future.result()]
-            rows[-1]["end"] = "yes"
-            new = not file.exists()
-            with file.open("a", newline="") as out:
-                writer = csv.DictWriter(out, FIELDS)
-                if new:
-                    writer.writeheader()
-                writer.writerows(rows)
-            tqdm.write(f"{run}, seed {seed}: foreground ARI {rows[-1]['ari_fg']:.3f} at {rows[-1]['images']} images")
+    running = {}
+    bar = tqdm(total=len(todo), unit="run")
+    while todo or running:
+        while todo and len(running) < jobs:
+            run, seed = todo.pop(0)
+            ours, theirs = context.Pipe(duplex=False)
+            work = (ROOT / plan["base"], plan["runs"][run] or {}, seed, limits, plan.get("threads", 1))
+            process = context.Process(target=report_of, args=(theirs, *work), daemon=True)  # ends with this one
+            process.start()
+            theirs.close()
+            running[ours] = (run, seed, process)
+        for connection in wait(list(running)):
+            run, seed, process = running.pop(connection)
+            try:
+                rows, error = connection.recv()
+            except EOFError:
+                rows, error = [], "its process died"
+            process.join()
+            bar.update()
+            if error is None and rows:
+                write(file, [{"run": run, "seed": seed, "end": "", **row} for row in rows])
+                last = f"{rows[-1]['ari_fg']:.3f} (MSE {rows[-1]['mse']:.4f}) at {rows[-1]['images']} images"
+                tqdm.write(f"{run}, seed {seed}: foreground ARI {last}")
+            else:
+                tqdm.write(f"{run}, seed {seed}, failed: {error or 'no validation came within its budget'}")
+    bar.close()
+
+
+def write(file: Path, rows: list[dict]) -> None:
+    rows[-1]["end"] = "yes"
+    new = not file.exists()
+    with file.open("a", newline="") as out:
+        writer = csv.DictWriter(out, FIELDS)
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
 
 
 def read(file: Path) -> list[dict]:
@@ -130,13 +169,15 @@ def read(file: Path) -> list[dict]:
 
 def table(rows: list[dict]) -> str:
     """Says of every variant how far it came: mean, least and most over the seeds at the end, and its speed."""
-    lines = [f"{'run':32s} {'seeds':>5s} {'ari_fg':>7s} {'least':>7s} {'most':>7s} {'elbo':>9s} {'images/s':>9s}"]
+    heads = f"{'ari_fg':>7s} {'least':>7s} {'most':>7s} {'mse':>7s} {'elbo':>9s} {'images/s':>9s}"
+    lines = [f"{'run':32s} {'seeds':>5s} {heads}"]
     for run in dict.fromkeys(row["run"] for row in rows):
         ends = [row for row in rows if row["run"] == run and row["end"] == "yes"]
         ari = [float(row["ari_fg"]) for row in ends]
+        mse = statistics.mean(float(row["mse"]) for row in ends)
         elbo = statistics.mean(float(row["elbo"]) for row in ends)
         speed = statistics.mean(float(row["images"]) / float(row["seconds"]) for row in ends)
-        numbers = f"{statistics.mean(ari):7.3f} {min(ari):7.3f} {max(ari):7.3f} {elbo:9.1f} {speed:9.0f}"
+        numbers = f"{statistics.mean(ari):7.3f} {min(ari):7.3f} {max(ari):7.3f} {mse:7.4f} {elbo:9.1f} {speed:9.0f}"
         lines.append(f"{run:32s} {len(ends):5d} {numbers}")
     return "\n".join(lines)
 
@@ -174,6 +215,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--jobs", type=int, default=1)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # multiprocessing ends daemons at exit
     sys.path.insert(0, str(Path(__file__).parent))
     compare(yaml.safe_load(given.plan.read_text()), given.csv, given.jobs)
     rows = read(given.csv)

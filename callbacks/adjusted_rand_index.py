@@ -17,6 +17,9 @@ __all__ = ["AdjustedRandIndex"]
 class AdjustedRandIndex(pl.Callback):
     """Logs ``val/ari_fg`` (foreground pixels only, the paper's) and ``val/ari`` (all pixels), likewise ``test/…``.
 
+    Both give each pixel to the slot with the largest mask. ``val/ari_fg_responsibilities`` gives it to the slot that
+    explains it best, where the module says so: the difference is what is lost by slots that share pixels.
+
     The mean over all images, each counted once, so the same on any number of processes. Images without foreground are
     left out of ``ari_fg`` and counted in ``val/ari_fg_skipped``. It needs batches that are dicts with ``label`` (B, H,
     W), or (B, T+1, H, W) of sequences, whose last frame counts; and a module whose ``forward`` is annotated to return
@@ -28,6 +31,7 @@ class AdjustedRandIndex(pl.Callback):
         self._metrics = {
             "ari_fg": MeanAdjustedRandIndex(foreground=True),
             "ari": MeanAdjustedRandIndex(foreground=False),
+            "ari_fg_responsibilities": MeanAdjustedRandIndex(foreground=True),
         }
         self._said_no_labels = False
 
@@ -40,15 +44,24 @@ class AdjustedRandIndex(pl.Callback):
                 rank_zero_warn("The batches have no label: no adjusted Rand index is logged.")
                 self._said_no_labels = True
             return
-        label, masks = batch["label"], decomposition_of(pl_module, batch, outputs).masks
-        for metric in self._metrics.values():
-            metric.update(label if label.ndim == 3 else label[:, -1], masks)
+        label = batch["label"] if batch["label"].ndim == 3 else batch["label"][:, -1]
+        result = decomposition_of(pl_module, batch, outputs)
+        shares = getattr(result, "responsibilities", None)
+        for name, metric in self._metrics.items():
+            slots = shares if name == "ari_fg_responsibilities" else result.masks
+            if slots is None:  # no image is counted, and the mean is NaN
+                metric.update(label[:0], result.masks[:0])
+            else:
+                metric.update(label, slots)
 
     def _log(self, pl_module: pl.LightningModule, stage: str) -> None:
         if self._said_no_labels:
             return
-        for name, metric in self._metrics.items():  # already the same on all processes; Lightning wants to hear it
-            pl_module.log(f"{stage}/{name}", metric.compute().float(), prog_bar=name == "ari_fg", sync_dist=True)
+        for name, metric in self._metrics.items():
+            value = metric.compute().float()
+            if name != "ari_fg_responsibilities" or not value.isnan():  # of a module without them it is
+                # Already the same on all processes; Lightning wants to hear it.
+                pl_module.log(f"{stage}/{name}", value, prog_bar=name == "ari_fg", sync_dist=True)
         pl_module.log(f"{stage}/ari_fg_skipped", float(self._metrics["ari_fg"].images_skipped), sync_dist=True)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

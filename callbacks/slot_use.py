@@ -17,6 +17,7 @@ from iodine_pl.metrics import to_device
 __all__ = ["SlotUse", "diagnose"]
 
 _WINS = 0.01  # of the pixels: a slot that wins fewer is not used
+_HEDGED = 0.1  # of foreground ARI: so much is lost by masks beside responsibilities
 _MOST_SLOTS = 64  # whose KL is watched; a fixed number, so that a process without images can take part
 
 
@@ -51,7 +52,9 @@ class _MeanUse(Metric):
         return round(slots), used, entropy, kl[: round(slots)]
 
 
-def diagnose(slots: int, used: float, entropy: float, kl: list[float]) -> str:
+def diagnose(
+    slots: int, used: float, entropy: float, kl: list[float], by_masks: float = 1.0, by_responsibilities: float = 0.0
+) -> str:
     """Says what the slots do and what usually helps; nothing if they share the work.
 
     Args:
@@ -59,9 +62,18 @@ def diagnose(slots: int, used: float, entropy: float, kl: list[float]) -> str:
         used: number of slots that win at least 1% of the pixels, mean over images.
         entropy: of the masks, from 0 (each pixel belongs to one slot) to 1 (all slots share each pixel alike).
         kl: of each slot in nats, falling, mean over images.
+        by_masks, by_responsibilities: foreground ARI where each pixel goes to the slot with the largest mask, and to
+            the slot that explains it best.
     """
     if slots == 1:
         return ""
+    if by_responsibilities > by_masks + _HEDGED:
+        return (
+            f"Slots hedge: pixels are shared. The largest mask segments to {by_masks:.2f}, the slot that explains a pixel "
+            f"best to {by_responsibilities:.2f}: slots that show different things share a pixel, to cover all that it "
+            "might be. What helps: pixel_likelihood: mean with bounded_means, under which that gains nothing, or a wider "
+            "pixel_scale."
+        )
     if sum(kl) < 1.0:
         return (
             f"The latents say nothing ({sum(kl):.2f} nats): every image is explained alike. Usual at the very "
@@ -70,8 +82,8 @@ def diagnose(slots: int, used: float, entropy: float, kl: list[float]) -> str:
     if entropy > 0.8:  # 0.6 is left where slots have objects but share the background
         return (
             f"The masks are nearly flat (entropy {entropy:.2f} of 1): no slot owns a place, though each may show a "
-            "colour or the middle of an object. Usual early; if it stays, raise pixel_scale: where it is narrow, slots "
-            "that show different things share a pixel, to cover all that it might be."
+            "color or the middle of an object. Usual early; if it stays, try pixel_likelihood: mean with bounded_means, or "
+            "a wider pixel_scale."
         )
     if used < 1.5:
         return (
@@ -91,12 +103,14 @@ class SlotUse(pl.Callback):
 
     ``val/slots_used``: slots that win at least 1% of the pixels, mean over images; ``val/mask_entropy``: of the masks
     at a pixel, from 0 to 1; ``val_slots/kl_0`` … ``kl_K-1``: KL in nats of the slot that has most, and so on. Means
-    over all images, the same on any number of processes. The module's ``forward`` must be annotated to return something
+    over all images, the same on any number of processes. Where :class:`AdjustedRandIndex` logs what masks and
+    responsibilities segment, the words take account of it. The module's ``forward`` must be annotated to return something
     with ``masks`` (B, K, H, W) and ``kl`` (B, K).
     """
 
     def __init__(self) -> None:
         self._use = _MeanUse()
+        self._found: tuple[int, float, float, list[float]] = (1, 1.0, 0.0, [])
         self.said = ""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -119,11 +133,17 @@ class SlotUse(pl.Callback):
         self._use.update(result.masks, result.kl)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        slots, used, entropy, kl = self._use.compute()
+        self._found = self._use.compute()
+        _, used, entropy, kl = self._found
         values = {"val/slots_used": used, "val/mask_entropy": entropy}
         values |= {f"val_slots/kl_{rank}": value for rank, value in enumerate(kl)}
         pl_module.log_dict(values, sync_dist=True)  # already the same on all processes; Lightning wants to hear it
-        words = diagnose(slots, used, entropy, kl)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        logged = trainer.callback_metrics  # now with what other callbacks have found
+        names = ("val/ari_fg", "val/ari_fg_responsibilities")
+        ari = [float(logged[name]) for name in names] if all(name in logged for name in names) else []
+        words = diagnose(*self._found, *ari)
         if words != self.said and not trainer.sanity_checking:
             rank_zero_info(f"Slots after {trainer.global_step} updates: {words or 'they share the work.'}")
             self.said = words

@@ -1,12 +1,16 @@
 """The benchmarks run, and say what they measured in the form that they promise."""
 
+import contextlib
 import csv
 import json
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from command import run
+from command import run, start
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPT = BENCHMARKS / "engine.py"
@@ -50,8 +54,54 @@ def test_learning_compares_variants_and_goes_on_where_it_was(tmp_path):
     assert [row["images"] for row in rows if (row["run"], row["seed"]) == ("stopped", "3")] == ["16", "32", "48"]
     assert f"{'stopped':32s}     1 " in said
     assert plot.stat().st_size > 10_000
+    assert {row["end"] for row in rows} == {"", "yes"}
     lines = table.read_text().splitlines(keepends=True)
     table.write_text("".join(lines[:-3]))  # the last run is lost
     run(*arguments, folder=tmp_path, script=LEARNING)
     assert len(table.read_text().splitlines()) == len(lines)
     assert table.read_text().startswith("".join(lines[:-3]))
+
+
+def test_learning_goes_on_where_a_run_fails(tmp_path):
+    plan = tmp_path / "plan.yaml"
+    flags = "data.num_train: 64, data.num_val: 4, data.num_test: 1, trainer.val_check_interval: 1"
+    plan.write_text(
+        f"base: configs/quickstart.yaml\nupdates: 2\nseeds: [3]\nruns:\n"
+        f"  wrong: {{{flags}, model.pixel_scale: -1.0}}\n  right: {{{flags}}}\n"
+    )
+    said = run(plan, "--csv", tmp_path / "a.csv", folder=tmp_path, script=LEARNING)
+    assert "wrong, seed 3, failed: " in said
+    assert "pixel_scale must be positive" in said
+    rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
+    assert [(row["run"], row["updates"], row["end"]) for row in rows] == [("right", "1", ""), ("right", "2", "yes")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes where Linux lists them")
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_learning_ends_its_runs_when_it_is_stopped(tmp_path, kind):
+    plan, table = tmp_path / "plan.yaml", tmp_path / "a.csv"
+    flags = "data.num_train: 64, data.num_val: 4, data.num_test: 1, trainer.val_check_interval: 1"
+    plan.write_text(
+        f"base: configs/quickstart.yaml\nseconds: 1000\nseeds: [3]\nruns:\n  long: {{{flags}, trainer.callbacks+: "
+        f"{{class_path: note_start.NoteStart, init_args: {{file: {tmp_path}/started}}}}}}\n"
+    )
+    tests = str(Path(__file__).parent)
+    process = start(plan, "--csv", table, folder=tmp_path, script=LEARNING, PYTHONPATH=tests)
+    try:
+        for _ in range(1200):
+            if (tmp_path / "started").exists():
+                break
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+        child = int((tmp_path / "started").read_text())
+        process.send_signal(kind)
+        process.wait(60)
+        for _ in range(600):
+            if not Path(f"/proc/{child}").exists():
+                return
+            time.sleep(0.1)
+        pytest.fail("the run goes on")
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # all have ended
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()

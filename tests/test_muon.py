@@ -57,6 +57,21 @@ def test_passes_over_a_parameter_without_gradient():
     assert (moved != 1).any()
 
 
+def test_the_closure_sees_every_parameter():
+    """Lightning clips gradients by value in it, through the optimiser's groups."""
+    parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in SHAPES]
+    optimizer = Muon(parameters, lr=0.1)
+
+    def closure():
+        loss = sum(p.square().sum() for group in optimizer.param_groups for p in group["params"])
+        loss.backward()
+        return loss
+
+    before = sum(float(p.detach().square().sum()) for p in parameters)
+    assert optimizer.step(closure).item() == pytest.approx(before)
+    assert all(p.grad is not None for p in parameters)
+
+
 def test_resumes_from_its_state():
     runs = []
     for stop in (None, 2):

@@ -71,7 +71,8 @@ def test_plain_adam_is_an_argument():
         (5.0, {"gradient_clip_val": 0.125, "gradient_clip_algorithm": "value"}, "value"),
     ],
 )
-def test_gradients_are_clipped_by_the_trainers_limit_or_the_models(tmp_path, model_norm, trainer, expected):
+@pytest.mark.parametrize("optimizer", ["tf_adam", "muon"])
+def test_gradients_are_clipped_by_the_trainers_limit_or_the_models(tmp_path, model_norm, trainer, expected, optimizer):
     seen = {}
 
     class Watch(pl.Callback):
@@ -80,7 +81,8 @@ def test_gradients_are_clipped_by_the_trainers_limit_or_the_models(tmp_path, mod
             seen.update(norm=float(gradients.norm()), largest=float(gradients.abs().max()))
             seen["before"] = float(trainer.callback_metrics["train/gradient_norm"])
 
-    fit(small(gradient_clip_norm=model_norm), torch.rand(2, 3, 8, 8), tmp_path, callbacks=[Watch()], **trainer)
+    model = small(gradient_clip_norm=model_norm, optimizer=optimizer)
+    fit(model, torch.rand(2, 3, 8, 8), tmp_path, callbacks=[Watch()], **trainer)
     assert seen["before"] > 100
     if expected == "value":
         assert seen["largest"] == 0.125

@@ -218,6 +218,8 @@ def main(args: Sequence[str] | None = None) -> IodineCLI:
         sys.exit(f"error: {error}")
     if args is None:  # the process is this command's
         keep_freed_memory()
+        # Densities far from a mean are denormal numbers, which a CPU takes many times as long for. Zero will do.
+        torch.set_flush_denormal(True)
         sys.argv[1:] = arguments  # Lightning starts the other processes of a multi-device run with these
     # Going on in a run's folder is meant, so its checkpoints are no surprise.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")

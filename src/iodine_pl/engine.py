@@ -54,6 +54,7 @@ class View(NamedTuple):
             nll=nll,
             kl=kl,
             trace=Trace(nll.unsqueeze(0), kl.unsqueeze(0), mse.unsqueeze(0)),
+            responsibilities=mixture.responsibilities,
         )
 
 

@@ -56,10 +56,14 @@ class Muon(TFAdam):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Runs ``closure`` if given and updates every parameter that has a gradient."""
+        result = None
+        if closure is not None:
+            with torch.enable_grad():
+                result = closure()  # first of all: it may look at the groups, to clip gradients
         groups = self.param_groups
         try:
             self.param_groups = groups[1:]
-            result = super().step(closure)
+            super().step()
         finally:
             self.param_groups = groups
         self._step_matrices(groups[0])

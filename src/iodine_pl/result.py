@@ -53,6 +53,10 @@ class Decomposition(NamedTuple):
     steps: tuple[Decomposition, ...] = ()
     """On request the same for every refinement step, T + 1 of them, the initial state first."""
 
+    responsibilities: Tensor | None = None
+    """r, each slot's share m_k p_k / sum_j m_j p_j in the density of a pixel, ``(B, K, H, W)``, sums to 1 over K. Where
+    they segment better than the masks, slots share pixels to cover all that these might be."""
+
     @property
     def elbo(self) -> Tensor:
         """``-nll - sum_k kl``, ``(B,)`` nats."""
@@ -60,12 +64,14 @@ class Decomposition(NamedTuple):
 
     def select(self, images: slice) -> Decomposition:
         """Returns the same of some of the images; what another module left at None stays so."""
-        known = {name: x for name, x in zip(self._fields, self[:8], strict=False) if x is not None}
         trace = self.trace and Trace(*(x[:, images] for x in self.trace))
-        tensors = {name: x[images] for name, x in known.items()}
+        tensors = {name: x[images] for name, x in self._tensors().items()}
         return self._replace(**tensors, trace=trace, steps=tuple(step.select(images) for step in self.steps))
 
     def detach(self) -> Decomposition:
         """Returns the same numbers without their graph."""
-        tensors = {name: x.detach() for name, x in zip(self._fields, self[:8], strict=False)}
+        tensors = {name: x.detach() for name, x in self._tensors().items()}
         return self._replace(**tensors, trace=self.trace.detach(), steps=tuple(step.detach() for step in self.steps))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: x for name, x in self._asdict().items() if isinstance(x, Tensor)}

@@ -6,7 +6,7 @@ import torch
 from test_callbacks import Other, loader, trainer
 from test_iodine import small
 
-from iodine_pl.callbacks import SlotUse
+from iodine_pl.callbacks import AdjustedRandIndex, SlotUse
 from iodine_pl.callbacks.slot_use import diagnose
 
 
@@ -85,6 +85,29 @@ def test_entropy_of_flat_masks(tmp_path):
 )
 def test_diagnosis(slots, used, entropy, kl, words):
     assert re.search(words, diagnose(slots, used, entropy, kl))
+
+
+@pytest.mark.parametrize(("masks", "responsibilities", "words"), [(0.43, 0.84, "Slots hedge"), (0.8, 0.84, "^$")])
+def test_hedging_is_told_from_what_responsibilities_segment_better(masks, responsibilities, words):
+    assert re.search(words, diagnose(3, 3.0, 0.5, [9.0] * 3, masks, responsibilities))
+
+
+def test_slots_that_share_every_pixel_hedge(tmp_path):
+    """The masks are those of one slot everywhere; what explains the pixels is right."""
+
+    class Hedging(Slots):
+        def validation_step(self, batch, batch_idx):
+            label = batch["label"]
+            right = torch.nn.functional.one_hot(label.long(), 3).movedim(-1, 1).float()
+            return super().validation_step(batch, batch_idx)._replace(responsibilities=right)
+
+    use = SlotUse()
+    run = trainer(tmp_path, use, AdjustedRandIndex())  # in either order: what is said is said when all is logged
+    flat = torch.tensor([0.4, 0.3, 0.3]).view(3, 1, 1).expand(3, 8, 8)
+    run.validate(Hedging(flat, [9.0] * 3), loader())
+    assert run.callback_metrics["val/ari_fg_responsibilities"] == 1
+    assert run.callback_metrics["val/ari_fg"] < 0.5
+    assert "pixels are shared" in use.said
 
 
 def test_it_watches_a_real_model_on_any_number_of_slots(tmp_path):

@@ -260,4 +260,5 @@ def _decomposition(images: Tensor, gamma: Tensor, logits: Tensor, state: Tensor)
         nll=nll,
         kl=kl,
         trace=Trace(nll[None], kl[None], mse[None]),
+        responsibilities=gamma,  # R-NEM has no other masks
     )

@@ -119,6 +119,7 @@ class VAE(SceneModel):
             nll=mixture.nll,
             kl=kl,
             trace=trace,
+            responsibilities=mixture.responsibilities,
         )
         return result._replace(steps=(result,)) if return_steps else result
 
