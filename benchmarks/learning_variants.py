@@ -63,8 +63,8 @@ class WideStart(NarrowStart):
 class FewerIterations(IODINE):
     """Muon with four Newton-Schulz steps in place of five."""
 
-    def _make_optimizer(self, *rates):
-        optimizer = super()._make_optimizer(*rates)
+    def _make_optimizer(self, rates):
+        optimizer = super()._make_optimizer(rates)
         optimizer.param_groups[0]["steps"] = 4
         return optimizer
 
@@ -72,7 +72,7 @@ class FewerIterations(IODINE):
 class LowMomentum(IODINE):
     """Muon with a momentum of 0.9 in place of 0.95."""
 
-    def _make_optimizer(self, *rates):
-        optimizer = super()._make_optimizer(*rates)
+    def _make_optimizer(self, rates):
+        optimizer = super()._make_optimizer(rates)
         optimizer.param_groups[0]["momentum"] = 0.9
         return optimizer

@@ -69,10 +69,10 @@ def diagnose(
         return ""
     if by_responsibilities > by_masks + _HEDGED:
         return (
-            f"Slots hedge: pixels are shared. The largest mask segments to {by_masks:.2f}, the slot that explains a pixel "
-            f"best to {by_responsibilities:.2f}: slots that show different things share a pixel, to cover all that it "
-            "might be. What helps: pixel_likelihood: mean with bounded_means, under which that gains nothing, or a wider "
-            "pixel_scale."
+            f"Slots hedge: pixels are shared. The largest mask segments to {by_masks:.2f}, the slot that explains a "
+            f"pixel best to {by_responsibilities:.2f}: slots that show different things share a pixel, to cover all "
+            "that it might be. What helps: pixel_likelihood: mean with bounded_means, under which that gains nothing, "
+            "or a wider pixel_scale."
         )
     if sum(kl) < 1.0:
         return (
@@ -82,8 +82,8 @@ def diagnose(
     if entropy > 0.8:  # 0.6 is left where slots have objects but share the background
         return (
             f"The masks are nearly flat (entropy {entropy:.2f} of 1): no slot owns a place, though each may show a "
-            "color or the middle of an object. Usual early; if it stays, try pixel_likelihood: mean with bounded_means, or "
-            "a wider pixel_scale."
+            "color or the middle of an object. Usual early; if it stays, try pixel_likelihood: mean with "
+            "bounded_means, or a wider pixel_scale."
         )
     if used < 1.5:
         return (
@@ -104,8 +104,8 @@ class SlotUse(pl.Callback):
     ``val/slots_used``: slots that win at least 1% of the pixels, mean over images; ``val/mask_entropy``: of the masks
     at a pixel, from 0 to 1; ``val_slots/kl_0`` … ``kl_K-1``: KL in nats of the slot that has most, and so on. Means
     over all images, the same on any number of processes. Where :class:`AdjustedRandIndex` logs what masks and
-    responsibilities segment, the words take account of it. The module's ``forward`` must be annotated to return something
-    with ``masks`` (B, K, H, W) and ``kl`` (B, K).
+    responsibilities segment, the words take account of it. The module's ``forward`` must be annotated to return
+    something with ``masks`` (B, K, H, W) and ``kl`` (B, K).
     """
 
     def __init__(self) -> None:

@@ -10,7 +10,6 @@ from iodine_pl import IODINE
 from iodine_pl.decoder import Decoded
 from iodine_pl.engine import View
 from iodine_pl.inner_gradient import differentiation_allowed
-from iodine_pl.mixture import PixelMixture
 from iodine_pl.posterior import Posterior
 from iodine_pl.refinement import RefinementInputs, coordinate_grid
 from iodine_pl.result import Trace

@@ -45,6 +45,15 @@ def inside(trained, monkeypatch):
     monkeypatch.chdir(trained)
 
 
+def test_the_command_takes_denormal_numbers_for_zero(tmp_path):
+    """In its own process alone: a library must not change how its user's numbers are rounded."""
+    program = "import torch, iodine_pl.cli\nprint(torch.tensor(1e-39) * 1 > 0)\ntry:\n    iodine_pl.cli.main()\n"
+    program += "except SystemExit:\n    print(torch.tensor(1e-39) * 1 > 0)\n"
+    (tmp_path / "program.py").write_text(program)
+    shown = run("--version", folder=tmp_path, script=tmp_path / "program.py").split("\n")
+    assert (shown[0], shown[-2]) == ("tensor(True)", "tensor(False)")
+
+
 def test_a_run_has_one_folder(trained):
     run = trained / RUN
     assert sorted(path.name for path in run.iterdir() if "tfevents" not in path.name) == [

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from command import run
-from train_in_double import MODES, SIZES, make_model
+from train_in_double import IN_PROCESSES, SIZES, make_model
 
 from iodine_pl.datamodules import TetrominoesDataModule
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", IN_PROCESSES)
 def test_two_processes(tmp_path, mode):
     run(str(tmp_path), 2, mode, folder=tmp_path, script=Path(__file__).parent / "train_in_double.py")
     seen = [json.loads((tmp_path / f"seen_{rank}.json").read_text()) for rank in range(2)]
@@ -27,8 +27,17 @@ def test_two_processes(tmp_path, mode):
     model = make_model(mode)
     loss, _ = model.loss(batch["image"].float() / 255, noise=model.evaluation_noise(batch, 0))
     loss.backward()
+    optimizer = model.configure_optimizers()["optimizer"]
+    for group in optimizer.param_groups:
+        group["lr"] *= 2**0.5  # by the square-root rule
     for rank in range(2):
         gradients = torch.load(tmp_path / f"gradients_{rank}.pt")
         for name, parameter in model.named_parameters():
             error = (gradients[name] - parameter.grad).norm() / parameter.grad.norm()
             assert error < 1e-12, (name, float(error))
+    torch.nn.utils.clip_grad_norm_(model.parameters(), model.gradient_clip_norm)
+    optimizer.step()
+    for rank in range(2):
+        weights = torch.load(tmp_path / f"weights_{rank}.pt")
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(weights[name], parameter.detach(), rtol=0, atol=1e-9)

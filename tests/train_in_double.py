@@ -27,12 +27,15 @@ MODES = {
     "stopped": {"input_gradients": "stopped"},
     "stopped, recompute": {"input_gradients": "stopped", "recompute": True},
 }
+IN_PROCESSES = MODES | {
+    "mean, Muon": {"pixel_likelihood": "mean", "bounded_means": True, "optimizer": "muon", "learning_rate": 0.01}
+}
 
 
 def make_model(mode):
     torch.manual_seed(0)
     small = {"num_slots": 3, "num_iterations": 2, "latent_size": 4, "mlp_sizes": (8,), "lstm_size": 5}
-    return Double(decoder_channels=(6,), encoder_channels=(6,), batch_size=4, **small, **MODES[mode]).double()
+    return Double(decoder_channels=(6,), encoder_channels=(6,), batch_size=4, **small, **IN_PROCESSES[mode]).double()
 
 
 class Note(pl.Callback):
@@ -41,6 +44,8 @@ class Note(pl.Callback):
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         self.seen.append([trainer.current_epoch, batch["index"].tolist()])
+        if trainer.global_step == 1:
+            torch.save(module.state_dict(), self.folder / f"weights_{trainer.global_rank}.pt")
 
     def on_after_backward(self, trainer, module):
         if trainer.global_step == 0:

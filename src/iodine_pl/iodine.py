@@ -82,7 +82,7 @@ class IODINE(SceneModel):
         reference_batch_size: of the square-root rule; 256, and 128 for Multi-dSprites, 32 for CLEVR6.
         optimizer: ``tf_adam`` (code: :class:`iodine_pl.optim.TFAdam`), ``adam`` (torch's), or ``muon``
             (:class:`iodine_pl.muon.Muon`), which learns shapes that Adam does not reach in hours (docs/learning.md).
-        betas, adam_epsilon: of Adam; the code has (0.95, 0.999). With ``muon`` of the parameters that it leaves to Adam.
+        betas, adam_epsilon: of Adam, also where ``muon`` leaves parameters to it; the code has (0.95, 0.999).
         adam_learning_rate: of the parameters that ``muon`` leaves to Adam; None: ``learning_rate``.
         decay: ``exponential`` (code): the learning rate falls by ``decay_factor`` over each ``decay_steps`` updates.
             ``cosine``: it falls to zero over ``decay_steps`` updates, along half a cosine.

@@ -1,5 +1,4 @@
-"""The pixel likelihood p(x|z) and its gradients in closed form: the mixture over slots, or one density about their mean.
-"""
+"""The pixel likelihood p(x|z), a mixture over slots or one density about their mean, and its gradients."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class Muon(TFAdam):
             state["momentum"].lerp_(p.grad, 1.0 - beta)
             mixed = p.grad.lerp(state["momentum"], beta).flatten(1)
             wide = mixed if mixed.shape[0] <= mixed.shape[1] else mixed.T
-            of_shape.setdefault(tuple(wide.shape), []).append((p, wide))  # type: ignore[arg-type]
+            of_shape.setdefault(tuple(wide.shape), []).append((p, wide))
         for (_, columns), entries in of_shape.items():
             updates = orthogonalized(torch.stack([wide for _, wide in entries]), group["steps"])
             rate = 0.2 * group["lr"] * math.sqrt(columns)

@@ -31,7 +31,16 @@ from iodine_pl.scene_model import SceneModel
 
 __all__ = ["main", "write_report"]
 
-_CURVES = ("val/ari_fg", "val/elbo", "val/mse", "val/kl", "train/loss", "val/mask_entropy", "val/slots_used")
+_CURVES = (
+    "val/ari_fg",
+    "val/ari_fg_responsibilities",
+    "val/elbo",
+    "val/mse",
+    "val/kl",
+    "train/loss",
+    "val/mask_entropy",
+    "val/slots_used",
+)
 
 
 def write_report(

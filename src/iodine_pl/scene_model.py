@@ -143,20 +143,21 @@ class SceneModel(pl.LightningModule):
         scale, origin = self._learning_rate_scale()
         rates = [rate * scale for rate in self._learning_rates()]
         rank_zero_info(f"Learning rate {' and '.join(f'{rate:.3g}' for rate in rates)}{origin}.")
-        optimizer = self._make_optimizer(*rates)
+        optimizer = self._make_optimizer(rates)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._decayed)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule, "interval": "step"}}
 
-    def _make_optimizer(self, rate: float, *adam_rate: float) -> torch.optim.Optimizer:
-        adam = {"betas": self.betas, "eps": self.adam_epsilon}
+    def _make_optimizer(self, rates: list[float]) -> torch.optim.Optimizer:
         if self.optimizer == "muon":
-            return Muon(self.parameters(), rate, *adam_rate, **adam)
-        return (TFAdam if self.optimizer == "tf_adam" else torch.optim.Adam)(self.parameters(), rate, **adam)
+            rate, adam_rate = rates
+            return Muon(self.parameters(), rate, adam_rate, betas=self.betas, eps=self.adam_epsilon)
+        kind = TFAdam if self.optimizer == "tf_adam" else torch.optim.Adam
+        return kind(self.parameters(), rates[0], betas=self.betas, eps=self.adam_epsilon)
 
     def _decayed(self, step: int) -> float:
         """Returns what is left of the learning rate after so many updates."""
         if self.decay == "exponential":
-            return self.decay_factor ** (step / self.decay_steps)
+            return math.pow(self.decay_factor, step / self.decay_steps)
         return 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / self.decay_steps))
 
     def _learning_rates(self) -> list[float]:
