@@ -15,7 +15,7 @@ PRECISION := $(shell grep -qs avx512_bf16 /proc/cpuinfo && echo bf16-mixed || ec
 
 quickstart: .venv/installed
 	$(BIN)/python train.py fit --config configs/quickstart.yaml \
-		--trainer.devices $(PROCESSES) --data.batch_size $$((16 / $(PROCESSES))) --trainer.precision $(PRECISION)
+		--trainer.devices $(PROCESSES) --data.batch_size $$((8 / $(PROCESSES))) --trainer.precision $(PRECISION)
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
-from iodine_pl import IODINE
+from iodine_pl import IODINE, muon
 
 
 class EqualWeights(IODINE):
@@ -60,13 +62,20 @@ class WideStart(NarrowStart):
     start = 2.0
 
 
-class FewerIterations(IODINE):
-    """Muon with four Newton-Schulz steps in place of five."""
+class FiveOfJordan(IODINE):
+    """Muon with the five steps of Jordan et al. in place of three of Polar Express."""
+
+    coefficients = ((3.4445, -4.7750, 2.0315),) * 5
 
     def _make_optimizer(self, rates):
-        optimizer = super()._make_optimizer(rates)
-        optimizer.param_groups[0]["steps"] = 4
-        return optimizer
+        muon.orthogonalized = partial(muon.orthogonalized, coefficients=self.coefficients)
+        return super()._make_optimizer(rates)
+
+
+class FourOfPolarExpress(FiveOfJordan):
+    """Muon with four steps of Polar Express in place of three."""
+
+    coefficients = (*muon.COEFFICIENTS, (3.3184196573706015, -2.488488024314874, 0.51004894012372))
 
 
 class LowMomentum(IODINE):

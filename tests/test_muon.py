@@ -5,24 +5,24 @@ from written_out import by_singular_values, muon_failures
 
 import iodine_pl
 from iodine_pl import IODINE
-from iodine_pl.muon import Muon, orthogonalized
+from iodine_pl.muon import COEFFICIENTS, Muon, orthogonalized
 
 SHAPES = [(4, 6), (8, 3), (6, 4), (5, 2, 3, 3), (7,), ()]
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (3, 9), (1, 5)])
-@pytest.mark.parametrize("steps", [0, 1, 4, 5])
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
 def test_iterates_the_polynomial_of_the_singular_values(shape, steps):
     x = torch.randn(2, *shape, dtype=torch.float64)
     expected = torch.stack([by_singular_values(matrix, steps) for matrix in x])
-    torch.testing.assert_close(orthogonalized(x, steps), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(orthogonalized(x, COEFFICIENTS[:steps]), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_singular_values_come_near_one_and_float32_is_enough():
     torch.manual_seed(0)
     x = torch.randn(1, 64, 256) * torch.logspace(0, -2, 64)[:, None]
     values = torch.linalg.svdvals(orthogonalized(x))
-    assert 0.3 < float(values.min()) < float(values.max()) < 1.25
+    assert 0.1 < float(values.min()) < float(values.max()) < 1.9
     exact = orthogonalized(x.double())
     assert (orthogonalized(x) - exact).norm() < 1e-4 * exact.norm()
 

@@ -62,12 +62,19 @@ def likelihood_failures(package):
     return failures
 
 
-def by_singular_values(x, steps=5):
-    """Applies Muon's polynomial to the singular values of a matrix, one by one."""
+POLYNOMIALS = [
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+]
+
+
+def by_singular_values(x, steps=3):
+    """Applies Muon's polynomials to the singular values of a matrix, one by one."""
     u, s, vh = torch.linalg.svd(x, full_matrices=False)
     s = s / x.norm()
-    for _ in range(steps):
-        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    for a, b, c in POLYNOMIALS[:steps]:
+        s = a * s + b * s**3 + c * s**5
     return u @ torch.diag(s) @ vh
 
 

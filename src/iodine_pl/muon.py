@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from iodine_pl.optim import TFAdam
 
-__all__ = ["Muon", "orthogonalized"]
+__all__ = ["COEFFICIENTS", "Muon", "orthogonalized"]
 
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the polynomial a s + b s^3 + c s^5, chosen by Jordan et al. to bring small singular values s near 1 soonest."""
+COEFFICIENTS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+)
+"""a, b, c of a s + b s^3 + c s^5 in each step: the first three of Polar Express (Amsel et al. 2025, arXiv:2505.16932), which
+bring singular values s from 0.007 to 1 between 0.5 and 2. Jordan's five steps and four of these learn no sooner
+(docs/learning.md)."""
 
 
 class Muon(TFAdam):
@@ -33,7 +39,8 @@ class Muon(TFAdam):
         adam_lr: learning rate of all others; None: the same.
         momentum: beta.
         betas, eps: of Adam.
-        steps: of the iteration, see :func:`orthogonalized`.
+        shared: whether the matrices are shared among the processes of ``torch.distributed``, whose gradients must be
+            the same: each brings a part of them to its end and hands that to the others.
 
     References:
         | https://kellerjordan.github.io/posts/muon
@@ -47,12 +54,13 @@ class Muon(TFAdam):
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
-        steps: int = 5,
+        shared: bool = False,
     ) -> None:
         params = list(params)
-        matrices = {"params": [p for p in params if p.ndim >= 2], "momentum": momentum, "steps": steps}
+        matrices = {"params": [p for p in params if p.ndim >= 2], "momentum": momentum}
         others = {"params": [p for p in params if p.ndim < 2], "lr": lr if adam_lr is None else adam_lr}
         super().__init__([matrices, others], lr=lr, betas=betas, eps=eps)
+        self.shared = shared
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Runs ``closure`` if given and updates every parameter that has a gradient."""
@@ -72,10 +80,9 @@ class Muon(TFAdam):
     @torch.no_grad()
     def _step_matrices(self, group: dict[str, Any]) -> None:
         beta = group["momentum"]
-        of_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}  # those of a shape are done at once
-        for p in group["params"]:
-            if p.grad is None:
-                continue
+        moved = [p for p in group["params"] if p.grad is not None]
+        wide: list[Tensor] = []
+        for p in moved:
             state = self.state[p]
             if not state:
                 state["step"] = torch.zeros(())  # torch's Adam looks for it when a state is loaded
@@ -83,18 +90,41 @@ class Muon(TFAdam):
             state["step"] += 1
             state["momentum"].lerp_(p.grad, 1.0 - beta)
             mixed = p.grad.lerp(state["momentum"], beta).flatten(1)
-            wide = mixed if mixed.shape[0] <= mixed.shape[1] else mixed.T
-            of_shape.setdefault(tuple(wide.shape), []).append((p, wide))
-        for (_, columns), entries in of_shape.items():
-            updates = orthogonalized(torch.stack([wide for _, wide in entries]), group["steps"])
-            rate = 0.2 * group["lr"] * math.sqrt(columns)
-            for (p, _), update in zip(entries, updates, strict=True):
-                as_given = update if p.shape[0] == update.shape[0] and p[0].numel() == update.shape[1] else update.T
-                p.sub_(as_given.reshape(p.shape), alpha=rate)
+            wide.append(mixed if mixed.shape[0] <= mixed.shape[1] else mixed.T)
+        for p, update in zip(moved, _orthogonalized_in_parts(wide, self.shared), strict=True):
+            as_given = update if len(p) == len(update) and p[0].numel() == update.shape[1] else update.T
+            p.sub_(as_given.reshape(p.shape), alpha=0.2 * group["lr"] * math.sqrt(update.shape[1]))
 
 
-def orthogonalized(x: Tensor, steps: int = 5) -> Tensor:
-    r"""Returns matrices with the singular vectors of ``x`` and singular values near 1, from 0.7 to 1.2.
+def _orthogonalized_in_parts(matrices: list[Tensor], shared: bool) -> list[Tensor]:
+    """Calls :func:`orthogonalized` for the matrices of each shape at once, in this process those of its share."""
+    rank, processes = (distributed.get_rank(), distributed.get_world_size()) if shared else (0, 1)
+    loads = [0.0] * processes
+    done = [torch.zeros_like(x) for x in matrices]
+    of_shape: dict[tuple[int, ...], list[int]] = {}
+    for i in sorted(range(len(matrices)), key=lambda i: -_work(matrices[i])):
+        least = loads.index(min(loads))
+        loads[least] += _work(matrices[i])
+        if least == rank:
+            of_shape.setdefault(tuple(matrices[i].shape), []).append(i)
+    for indices in of_shape.values():
+        for i, update in zip(indices, orthogonalized(torch.stack([matrices[i] for i in indices])), strict=True):
+            done[i] = update
+    if processes > 1:
+        flat = torch.cat([x.flatten() for x in done])
+        distributed.all_reduce(flat)  # all but one process have zeros
+        done = [x.view_as(y) for x, y in zip(flat.split([x.numel() for x in done]), done, strict=True)]
+    return done
+
+
+def _work(x: Tensor) -> float:
+    """Returns about how many operations it takes to orthogonalize ``x`` (r, c)."""
+    rows, columns = x.shape
+    return rows**2 * (2.0 * columns + 3.0 * len(COEFFICIENTS) * rows)
+
+
+def orthogonalized(x: Tensor, coefficients: Sequence[tuple[float, float, float]] = COEFFICIENTS) -> Tensor:
+    r"""Returns matrices with the singular vectors of ``x`` and singular values near 1.
 
     Newton-Schulz steps :math:`X \leftarrow a X + b X X^T X + c (X X^T)^2 X` after division by the Frobenius norm. Each
     multiplies X by a polynomial of the small matrix :math:`X X^T`, so only these are iterated, and X itself is
@@ -102,16 +132,15 @@ def orthogonalized(x: Tensor, steps: int = 5) -> Tensor:
 
     Args:
         x: ``(N, r, c)``, r <= c.
-        steps: number of Newton-Schulz steps.
+        coefficients: a, b, c of each step.
     """
-    a, b, c = _COEFFICIENTS
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
     gram = x @ x.mT
     product: Tensor | None = None
-    for step in range(steps):
+    for step, (a, b, c) in enumerate(coefficients, 1):
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal(dim1=1, dim2=2).add_(a)
         product = factor if product is None else factor @ product
-        if step < steps - 1:
+        if step < len(coefficients):
             gram = factor @ gram @ factor
     return x if product is None else product @ x

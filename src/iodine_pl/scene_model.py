@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
@@ -150,7 +151,9 @@ class SceneModel(pl.LightningModule):
     def _make_optimizer(self, rates: list[float]) -> torch.optim.Optimizer:
         if self.optimizer == "muon":
             rate, adam_rate = rates
-            return Muon(self.parameters(), rate, adam_rate, betas=self.betas, eps=self.adam_epsilon)
+            trainer = self._trainer
+            shared = trainer is not None and trainer.world_size > 1 and isinstance(trainer.strategy, DDPStrategy)
+            return Muon(self.parameters(), rate, adam_rate, betas=self.betas, eps=self.adam_epsilon, shared=shared)
         kind = TFAdam if self.optimizer == "tf_adam" else torch.optim.Adam
         return kind(self.parameters(), rates[0], betas=self.betas, eps=self.adam_epsilon)
 
