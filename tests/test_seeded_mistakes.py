@@ -61,7 +61,7 @@ OF_THE_MEAN = {
 
 OF_MUON = {
     "no Nesterov": ("muon.py", "mixed = p.grad.lerp(state[\"momentum\"], beta)", "mixed = state[\"momentum\"]"),
-    "rows counted, not the longer side": ("muon.py", "for (_, columns), entries", "for (columns, _), entries"),
+    "rows counted, not the longer side": ("muon.py", "math.sqrt(update.shape[1])", "math.sqrt(update.shape[0])"),
     "another norm": ("muon.py", "x.norm(dim=(1, 2), keepdim=True)", "x.abs().sum(dim=(1, 2), keepdim=True)"),
     "X not multiplied": ("muon.py", "product @ x", "product @ x.sign()"),
     "the small matrix not iterated": ("muon.py", "gram = factor @ gram @ factor", "gram = gram"),
