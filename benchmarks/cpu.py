@@ -1,6 +1,6 @@
 """Measures on a CPU what an update costs with each optimizer, and what two processes give beside two threads.
 
-python benchmarks/cpu.py [--seconds 20] [--json FILE]
+python benchmarks/cpu.py [--rounds 25] [--seconds 30] [--json FILE]
 
 The network and the images are those of configs/quickstart.yaml. The first table is of one thread: the optimizers are
 asked in turn, so that a slow minute of the machine falls on all, and the medians are shown. pytorch-optimizer's Muon,
@@ -51,7 +51,7 @@ OPTIMIZERS = {
 }
 
 
-def optimizers(batch, rounds=25):
+def optimizers(batch, rounds):
     """Returns the median milliseconds of a step and of a whole update with each optimizer, on one thread."""
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -74,7 +74,7 @@ def optimizers(batch, rounds=25):
             half = time.perf_counter()
             optimizer.step()
             end = time.perf_counter()
-            if turn > 1:
+            if turn > 0:
                 times[name]["step"].append(1e3 * (end - half))
                 times[name]["update"].append(1e3 * (end - start))
     return {name: {what: statistics.median(each) for what, each in both.items()} for name, both in times.items()}
@@ -84,7 +84,7 @@ def images_per_second(processes, threads, precision, seconds):
     """Trains the quickstart for some seconds by the command, and returns its speed."""
     with tempfile.TemporaryDirectory() as folder:
         limits = {"trainer.max_time": {"seconds": seconds}, "trainer.val_check_interval": 10**6}
-        limits |= {"trainer.devices": processes, "data.batch_size": 16 // processes, "trainer.precision": precision}
+        limits |= {"trainer.devices": processes, "data.batch_size": 8 // processes, "trainer.precision": precision}
         limits |= {"trainer.num_sanity_val_steps": 0, "trainer.max_steps": -1, "trainer.enable_progress_bar": False}
         flags = [f"--{name}={json.dumps(v) if not isinstance(v, str) else v}" for name, v in limits.items()]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
@@ -98,19 +98,21 @@ def images_per_second(processes, threads, precision, seconds):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=20, help="of each run of the command")
+    parser.add_argument("--rounds", type=int, default=25, help="updates with each optimizer")
+    parser.add_argument("--seconds", type=int, default=30, help="of each run of the command; 0: no second table")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     found = {"torch": torch.__version__, "machine": platform.processor() or platform.machine(), "optimizers": {}}
     print("| optimizer | batch | step, ms | update, ms | by Adam's |\n|---|---:|---:|---:|---:|")
     for batch in (16, 8):
-        found["optimizers"][batch] = rows = optimizers(batch)
+        found["optimizers"][batch] = rows = optimizers(batch, given.rounds)
         for name, row in rows.items():
             ratio = row["update"] / rows["Adam"]["update"]
             print(f"| {name} | {batch} | {row['step']:.1f} | {row['update']:.1f} | {ratio:.3f} |")
     found["images per second"] = {}
-    print("\n| quickstart | images/s | images/s in bfloat16 |\n|---|---:|---:|")
-    for name, way in WAYS.items():
+    if given.seconds:
+        print("\n| quickstart | images/s | images/s in bfloat16 |\n|---|---:|---:|")
+    for name, way in WAYS.items() if given.seconds else ():
         speeds = [images_per_second(*way, precision, given.seconds) for precision in ("32-true", "bf16-mixed")]
         found["images per second"][name] = speeds
         print(f"| {name} | {speeds[0]:.0f} | {speeds[1]:.0f} |")

@@ -41,11 +41,20 @@ class SlotPanels(pl.Callback):
         self.every_n_validations = every_n_validations
         self.latest: Path | None = None
         self._validations = 0
+        self._collected: list[torch.Tensor] | None = None  # None: nothing is to be drawn
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         require_fields(self, pl_module, "reconstruction", "masks", "means")
         folder = trainer.log_dir  # all processes must ask, as the first tells the others
         self._folder = Path(folder or trainer.default_root_dir) / "panels"
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._collected = [] if self._validations % self.every_n_validations == 0 else None
+            self._validations += 1
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._collected = []
 
     def on_validation_batch_end(
         self,
@@ -56,30 +65,23 @@ class SlotPanels(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if trainer.sanity_checking or batch_idx or dataloader_idx:
+        if self._collected is None or dataloader_idx or not trainer.is_global_zero:
             return
-        self._validations += 1
-        if (self._validations - 1) % self.every_n_validations == 0:
-            self._draw(trainer, pl_module, batch, "")
+        missing = self.num_images - sum(len(images) for images in self._collected)
+        if missing > 0:
+            self._collected.append((batch["image"] if isinstance(batch, dict) else batch)[:missing])
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if not batch_idx and not dataloader_idx:
-            self._draw(trainer, pl_module, batch, "test_" if trainer.testing else "predict_")
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        stage = "test_" if trainer.testing else "predict_" if trainer.predicting else ""
+        images, self._collected = self._collected, None
+        if images:
+            self._draw(trainer, pl_module, torch.cat(images), stage)
 
-    on_predict_batch_end = on_test_batch_end
+    on_predict_epoch_start = on_test_epoch_start
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
 
-    def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, stage: str) -> None:
-        if not trainer.is_global_zero:
-            return
-        images = (batch["image"] if isinstance(batch, dict) else batch)[: self.num_images]
+    def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, images: torch.Tensor, stage: str) -> None:
         takes_steps = "return_steps" in inspect.signature(pl_module.forward).parameters
         on_gpu = [pl_module.device] if pl_module.device.type == "cuda" else []
         with torch.random.fork_rng(on_gpu), torch.no_grad():

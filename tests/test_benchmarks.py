@@ -105,3 +105,13 @@ def test_learning_ends_its_runs_when_it_is_stopped(tmp_path, kind):
         with contextlib.suppress(ProcessLookupError):  # all have ended
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+def test_optimizers_on_a_cpu(tmp_path):
+    rounds = ["--rounds", "2", "--seconds", "0", "--json", "rows.json"]
+    shown = run(*rounds, folder=tmp_path, script=BENCHMARKS / "cpu.py")
+    found = json.loads((tmp_path / "rows.json").read_text())
+    for batch in ("16", "8"):
+        rows = found["optimizers"][batch]
+        assert 0 < rows["Adam"]["step"] < rows["Muon"]["step"] < rows["Muon"]["update"]
+        assert f"| Muon | {batch} | {rows['Muon']['step']:.1f} | {rows['Muon']['update']:.1f} |" in shown

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import h5py
@@ -52,6 +53,18 @@ def test_the_command_takes_denormal_numbers_for_zero(tmp_path):
     (tmp_path / "program.py").write_text(program)
     shown = run("--version", folder=tmp_path, script=tmp_path / "program.py").split("\n")
     assert (shown[0], shown[-2]) == ("tensor(True)", "tensor(False)")
+
+
+def test_the_quickstart_on_two_processes(tmp_path):
+    """The command of the Makefile, on few scenes: the learning rates are those of one process with the whole batch."""
+    few = ["--data.num_train=16", "--data.num_val=4", "--data.num_test=1", "--trainer.max_steps=2", BAR]
+    shared = ["--trainer.devices=2", "--data.batch_size=4", "--trainer.val_check_interval=2"]
+    shown = run("fit", "--config", ROOT / "configs" / "quickstart.yaml", *shared, *few, folder=tmp_path)
+    assert "Learning rate 0.0028 and 0.0014 = 0.0028 and 0.0014 x sqrt(8 images an update / 8)" in shown
+    checkpoint = torch.load(tmp_path / "runs/quickstart/version_0/checkpoints/last.ckpt", weights_only=False)
+    assert checkpoint["global_step"] == 2
+    assert checkpoint["hyper_parameters"]["inner_batch_size"] == 8
+    assert re.findall("slots: (.*)", shown) == ["runs/quickstart/version_0/panels/slots_0000002.png"]
 
 
 def test_a_run_has_one_folder(trained):

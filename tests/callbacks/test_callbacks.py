@@ -131,6 +131,18 @@ def test_panels_are_drawn_without_a_logger_and_leave_the_random_state(tmp_path, 
     assert np.array_equal(pixels[2:98:12, 2:98:12], first)
 
 
+def test_panels_have_their_images_from_several_batches(tmp_path):
+    panels = SlotPanels(num_images=5)
+    trainer(tmp_path, panels).validate(Other(), torch.utils.data.DataLoader(Images(), batch_size=2))
+    with Image.open(panels.latest) as picture:
+        pixels = np.array(picture)
+    assert pixels.shape[0] == 5 * 98 + 2
+    for row in range(5):
+        shown = pixels[2 + 98 * row : 98 * (row + 1) : 12, 2:98:12]
+        image = (Images().images[row].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+        assert np.array_equal(shown, image)
+
+
 def test_panels_come_after_every_nth_validation(tmp_path):
     trainer(tmp_path, SlotPanels(1, every_n_validations=2), max_epochs=3, num_sanity_val_steps=2).fit(
         Other(), loader(), loader()
