@@ -72,6 +72,13 @@ def test_the_closure_sees_every_parameter():
     assert all(p.grad is not None for p in parameters)
 
 
+def test_a_skipped_update_exchanges_nothing():
+    """No process group is there to exchange it with."""
+    still = torch.nn.Parameter(torch.ones(2, 3))
+    Muon([still], shared=True).step()
+    assert (still == 1).all()
+
+
 def test_resumes_from_its_state():
     runs = []
     for stop in (None, 2):

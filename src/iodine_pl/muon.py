@@ -18,17 +18,18 @@ COEFFICIENTS = (
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
     (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
 )
-"""a, b, c of a s + b s^3 + c s^5 in each step: the first three of Polar Express (Amsel et al. 2025, arXiv:2505.16932), which
-bring singular values s from 0.007 to 1 between 0.5 and 2. Jordan's five steps and four of these learn no sooner
+"""a, b, c of a s + b s^3 + c s^5 in each step: the first three of Polar Express (Amsel et al. 2025, arXiv:2505.16932).
+
+They bring singular values s from 0.002 to 1 between 0.19 and 1.87. More steps come nearer to 1, but learn no sooner
 (docs/learning.md)."""
 
 
 class Muon(TFAdam):
     r"""Steps every parameter of two or more axes by Muon, all others by :class:`iodine_pl.optim.TFAdam`.
 
-    A parameter's gradient g, flattened to a matrix (first axis, all others), moves a momentum; their mix, with all
-    singular values brought near 1, is the update. It is as large as one of Adam, whose root mean square is about 0.2
-    (Liu et al. 2025, arXiv:2502.16982):
+    A parameter's gradient g, flattened to a matrix (first axis, all others), moves a momentum m. The update is their
+    mix with all singular values brought near 1, as large as one of Adam, whose root mean square is about 0.2 (Liu et
+    al. 2025, arXiv:2502.16982):
 
     .. math:: m \leftarrow \beta m + (1 - \beta) g, \quad
         w \leftarrow w - 0.2\, \eta \sqrt{\max(r, c)}\; \mathrm{orth}(\beta m + (1 - \beta) g).
@@ -81,6 +82,8 @@ class Muon(TFAdam):
     def _step_matrices(self, group: dict[str, Any]) -> None:
         beta = group["momentum"]
         moved = [p for p in group["params"] if p.grad is not None]
+        if not moved:  # the update is skipped, in all processes
+            return
         wide: list[Tensor] = []
         for p in moved:
             state = self.state[p]
@@ -113,7 +116,8 @@ def _orthogonalized_in_parts(matrices: list[Tensor], shared: bool) -> list[Tenso
     if processes > 1:
         flat = torch.cat([x.flatten() for x in done])
         distributed.all_reduce(flat)  # all but one process have zeros
-        done = [x.view_as(y) for x, y in zip(flat.split([x.numel() for x in done]), done, strict=True)]
+        parts = torch.split(flat, [x.numel() for x in done])
+        done = [part.view_as(x) for part, x in zip(parts, done, strict=True)]
     return done
 
 
@@ -124,7 +128,7 @@ def _work(x: Tensor) -> float:
 
 
 def orthogonalized(x: Tensor, coefficients: Sequence[tuple[float, float, float]] = COEFFICIENTS) -> Tensor:
-    r"""Returns matrices with the singular vectors of ``x`` and singular values near 1.
+    r"""Returns matrices with the singular vectors of ``x`` and singular values of one size, between 0.19 and 1.87.
 
     Newton-Schulz steps :math:`X \leftarrow a X + b X X^T X + c (X X^T)^2 X` after division by the Frobenius norm. Each
     multiplies X by a polynomial of the small matrix :math:`X X^T`, so only these are iterated, and X itself is
