@@ -43,7 +43,7 @@ def test_learning_compares_variants_and_goes_on_where_it_was(tmp_path):
     plan = tmp_path / "plan.yaml"
     flags = "data.num_train: 64, data.num_val: 4, data.num_test: 1, trainer.val_check_interval: 1"
     plan.write_text(
-        f"base: configs/quickstart.yaml\nimages: 48\nseeds: [3]\nruns:\n"
+        f"base: configs/quickstart.yaml\nimages: 24\nseeds: [3]\nruns:\n"
         f"  full: {{{flags}}}\n  stopped: {{{flags}, model.input_gradients: stopped}}\n"
     )
     table, plot = tmp_path / "a.csv", tmp_path / "a.png"
@@ -51,7 +51,7 @@ def test_learning_compares_variants_and_goes_on_where_it_was(tmp_path):
     said = run(*arguments, folder=tmp_path, script=LEARNING)
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert len(rows) == 2 * 3
-    assert [row["images"] for row in rows if (row["run"], row["seed"]) == ("stopped", "3")] == ["16", "32", "48"]
+    assert [row["images"] for row in rows if (row["run"], row["seed"]) == ("stopped", "3")] == ["8", "16", "24"]
     assert f"{'stopped':32s}     1 " in said
     assert plot.stat().st_size > 10_000
     assert {row["end"] for row in rows} == {"", "yes"}
