@@ -171,9 +171,10 @@ def test_training_goes_on_as_in_the_reference_code(name, tmp_path):
     parameters = dict(model.named_parameters())
     for variable, parameter in parameter_names(model).items():
         start, end = (in_our_layout(x) for x in (before[f"var/{variable}"], after[f"after/{variable}"]))
-        # Updates are near 1e-5 of weights near 1, which float32 tells apart to 1e-7 only.
+        # Updates are near 1e-5 of weights near 1, which float32 tells apart to 1e-7 only. Behind the scalars of layer
+        # norms stand sums over all pixels, which round to 2.3e-4 on some processors.
         rounding = 1.2e-7 * float(end.norm() / (end - start).norm())
-        assert relative_error(parameters[parameter] - start, end - start) < 2e-4 + rounding, variable
+        assert relative_error(parameters[parameter] - start, end - start) < 3e-4 + rounding, variable
 
 
 def test_the_learning_rate_is_that_of_who_goes_on(tmp_path):
