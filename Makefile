@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Two processes of one thread use two cores better than two threads of one process, for the same computation.
+# Two processes of one thread: as fast as two threads of one process, the same computation, and how several GPUs are used.
 PROCESSES := $(shell $(PYTHON) -c "import os; n = getattr(os, 'sched_getaffinity', None); \
 	print(min(2, len(n(0)) if n else os.cpu_count()))")
 # A CPU that multiplies in bfloat16 does the convolutions sooner; another would take six times as long.
