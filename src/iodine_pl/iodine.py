@@ -81,7 +81,7 @@ class IODINE(SceneModel):
             is shared among devices, and the computation is the same on any number of them.
         reference_batch_size: of the square-root rule; 256, and 128 for Multi-dSprites, 32 for CLEVR6.
         optimizer: ``tf_adam`` (code: :class:`iodine_pl.optim.TFAdam`), ``adam`` (torch's), or ``muon``
-            (:class:`iodine_pl.muon.Muon`), which learns shapes that Adam does not reach in hours (docs/learning.md).
+            (:class:`iodine_pl.muon.Muon`), which goes on to shapes where Adam stays at blobs (docs/learning.md).
         betas, adam_epsilon: of Adam, also where ``muon`` leaves parameters to it; the code has (0.95, 0.999).
         adam_learning_rate: of the parameters that ``muon`` leaves to Adam; None: ``learning_rate``.
         decay: ``exponential`` (code): the learning rate falls by ``decay_factor`` over each ``decay_steps`` updates.
