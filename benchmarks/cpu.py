@@ -24,7 +24,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from iodine_pl import IODINE
-from iodine_pl.allocation import keep_freed_memory
+from iodine_pl.cli import prepare_process
 from iodine_pl.muon import Muon
 from iodine_pl.optim import TFAdam
 
@@ -54,7 +54,7 @@ OPTIMIZERS = {
 def optimizers(batch, rounds):
     """Returns the median milliseconds of a step and of a whole update with each optimizer, on one thread."""
     torch.set_num_threads(1)
-    keep_freed_memory()
+    prepare_process()
     arguments = yaml.safe_load(CONFIG.read_text())["model"]["init_args"]
     images = torch.rand(batch, 3, 35, 35)
     made = {}

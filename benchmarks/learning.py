@@ -84,11 +84,9 @@ class Budget(pl.Callback):
 
 def train(base: Path, changes: dict, seed: int, limits: dict, threads: int) -> list[dict]:
     """Trains one variant in this process, in a folder that is thrown away, and returns its rows."""
-    from iodine_pl.allocation import keep_freed_memory
-    from iodine_pl.cli import main
+    from iodine_pl.cli import main, prepare_process
 
-    keep_freed_memory()  # as the command does
-    torch.set_flush_denormal(True)
+    prepare_process()
     torch.set_num_threads(threads)
     logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as folder:

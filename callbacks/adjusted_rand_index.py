@@ -13,6 +13,9 @@ from iodine_pl.metrics import to_device
 
 __all__ = ["AdjustedRandIndex"]
 
+_ASSIGNS = {"ari_fg": "masks", "ari": "masks", "ari_fg_responsibilities": "responsibilities"}
+"""What of a decomposition gives each pixel to a slot."""
+
 
 class AdjustedRandIndex(pl.Callback):
     """Logs ``val/ari_fg`` (foreground pixels only, the paper's) and ``val/ari`` (all pixels), likewise ``test/…``.
@@ -28,11 +31,7 @@ class AdjustedRandIndex(pl.Callback):
     """
 
     def __init__(self) -> None:
-        self._metrics = {
-            "ari_fg": MeanAdjustedRandIndex(foreground=True),
-            "ari": MeanAdjustedRandIndex(foreground=False),
-            "ari_fg_responsibilities": MeanAdjustedRandIndex(foreground=True),
-        }
+        self._metrics = {name: MeanAdjustedRandIndex(foreground=name != "ari") for name in _ASSIGNS}
         self._said_no_labels = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -46,9 +45,8 @@ class AdjustedRandIndex(pl.Callback):
             return
         label = batch["label"] if batch["label"].ndim == 3 else batch["label"][:, -1]
         result = decomposition_of(pl_module, batch, outputs)
-        shares = getattr(result, "responsibilities", None)
         for name, metric in self._metrics.items():
-            slots = shares if name == "ari_fg_responsibilities" else result.masks
+            slots = getattr(result, _ASSIGNS[name], None)
             if slots is None:  # no image is counted, and the mean is NaN
                 metric.update(label[:0], result.masks[:0])
             else:
@@ -59,7 +57,7 @@ class AdjustedRandIndex(pl.Callback):
             return
         for name, metric in self._metrics.items():
             value = metric.compute().float()
-            if name != "ari_fg_responsibilities" or not value.isnan():  # of a module without them it is
+            if _ASSIGNS[name] == "masks" or not value.isnan():  # of a module without responsibilities it is
                 # Already the same on all processes; Lightning wants to hear it.
                 pl_module.log(f"{stage}/{name}", value, prog_bar=name == "ari_fg", sync_dist=True)
         pl_module.log(f"{stage}/ari_fg_skipped", float(self._metrics["ari_fg"].images_skipped), sync_dist=True)

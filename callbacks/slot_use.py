@@ -110,7 +110,6 @@ class SlotUse(pl.Callback):
 
     def __init__(self) -> None:
         self._use = _MeanUse()
-        self._found: tuple[int, float, float, list[float]] = (1, 1.0, 0.0, [])
         self.said = ""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -133,8 +132,7 @@ class SlotUse(pl.Callback):
         self._use.update(result.masks, result.kl)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._found = self._use.compute()
-        _, used, entropy, kl = self._found
+        _, used, entropy, kl = self._use.compute()
         values = {"val/slots_used": used, "val/mask_entropy": entropy}
         values |= {f"val_slots/kl_{rank}": value for rank, value in enumerate(kl)}
         pl_module.log_dict(values, sync_dist=True)  # already the same on all processes; Lightning wants to hear it
@@ -143,7 +141,7 @@ class SlotUse(pl.Callback):
         logged = trainer.callback_metrics  # now with what other callbacks have found
         names = ("val/ari_fg", "val/ari_fg_responsibilities")
         ari = [float(logged[name]) for name in names] if all(name in logged for name in names) else []
-        words = diagnose(*self._found, *ari)
+        words = diagnose(*self._use.compute(), *ari)
         if words != self.said and not trainer.sanity_checking:
             rank_zero_info(f"Slots after {trainer.global_step} updates: {words or 'they share the work.'}")
             self.said = words

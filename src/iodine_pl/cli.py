@@ -32,7 +32,7 @@ from iodine_pl.checkpoint_io import AtomicCheckpointIO
 from iodine_pl.datamodules import SceneFileError, TFRecordError
 from iodine_pl.loading import class_path_of
 
-__all__ = ["IodineCLI", "complete_arguments", "main"]
+__all__ = ["IodineCLI", "complete_arguments", "main", "prepare_process"]
 
 _SUBCOMMANDS = ("fit", "validate", "test", "predict")
 _DATA = "--data=iodine_pl.datamodules.TetrominoesDataModule"
@@ -210,6 +210,13 @@ def _relative(path: str | Path) -> str:
     return os.path.relpath(path)
 
 
+def prepare_process() -> None:
+    """Sets what concerns the whole process, so that a command does it and the library does not."""
+    keep_freed_memory()
+    # Densities far from a mean are denormal numbers, which a CPU takes many times as long for. Zero will do.
+    torch.set_flush_denormal(True)
+
+
 def main(args: Sequence[str] | None = None) -> IodineCLI:
     """Runs a command line, that of the process if ``args`` is None, and returns what was built."""
     try:
@@ -217,9 +224,7 @@ def main(args: Sequence[str] | None = None) -> IodineCLI:
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")
     if args is None:  # the process is this command's
-        keep_freed_memory()
-        # Densities far from a mean are denormal numbers, which a CPU takes many times as long for. Zero will do.
-        torch.set_flush_denormal(True)
+        prepare_process()
         sys.argv[1:] = arguments  # Lightning starts the other processes of a multi-device run with these
     # Going on in a run's folder is meant, so its checkpoints are no surprise.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")

@@ -231,8 +231,10 @@ class PixelMixture:
         """
         if self.mask_logits.shape[1] == 1:
             return torch.zeros_like(self.joint)
-        others = _logsumexp_of_others(self.joint) - _logsumexp_of_others(self.log_masks)
-        return self.log_prob.unsqueeze(1) - others
+        return self.log_prob.unsqueeze(1) - self._log_prob_of_others()
+
+    def _log_prob_of_others(self) -> Tensor:
+        return _logsumexp_of_others(self.joint) - _logsumexp_of_others(self.log_masks)
 
 
 class MeanImage(PixelMixture):
@@ -261,15 +263,11 @@ class MeanImage(PixelMixture):
         of_logits = ((self.means - mean) * weighted).sum(dim=2)
         return Decoded(of_logits, weighted * self.distribution.slope(self.means))
 
-    @torch.no_grad()
-    def leave_one_out(self) -> Tensor:
-        """Returns log p(x_i) - log p(x_i about the mean over the other slots, their masks renormalised)."""
-        if self.mask_logits.shape[1] == 1:
-            return torch.zeros_like(self.joint)
+    def _log_prob_of_others(self) -> Tensor:
         masks = self.masks.unsqueeze(2)
         tiny = torch.finfo(masks.dtype).tiny  # where the others' masks have vanished, their mean is 0
         mean = _sum_of_others(masks * self.means) / _sum_of_others(masks).clamp(min=tiny)
-        return self.log_prob.unsqueeze(1) - self.distribution.about.log_prob(self.image, mean).sum(dim=2)
+        return self.distribution.about.log_prob(self.image, mean).sum(dim=2)
 
 
 class ChannelMixture(PixelMixture):
@@ -294,13 +292,9 @@ class ChannelMixture(PixelMixture):
         of_logits = (self.masks.unsqueeze(2) - responsibility).sum(dim=2)
         return Decoded(of_logits, -responsibility * self.distribution.score(self.image, self.parameters))
 
-    @torch.no_grad()
-    def leave_one_out(self) -> Tensor:
-        """Returns log p(x_i) - log p(x_i without slot k), the masks of the others renormalised, ``(B, K, H, W)``."""
-        if self.mask_logits.shape[1] == 1:
-            return torch.zeros_like(self.joint)
+    def _log_prob_of_others(self) -> Tensor:
         others = _logsumexp_of_others(self.channel_joint) - _logsumexp_of_others(self.log_masks).unsqueeze(2)
-        return self.log_prob.unsqueeze(1) - others.sum(dim=2)
+        return others.sum(dim=2)
 
 
 def _logsumexp_of_others(x: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ class Muon(TFAdam):
             mixed = p.grad.lerp(state["momentum"], beta).flatten(1)
             wide.append(mixed if mixed.shape[0] <= mixed.shape[1] else mixed.T)
         for p, update in zip(moved, _orthogonalized_in_parts(wide, self.shared), strict=True):
-            as_given = update if len(p) == len(update) and p[0].numel() == update.shape[1] else update.T
+            as_given = update if len(p) == len(update) else update.T
             p.sub_(as_given.reshape(p.shape), alpha=0.2 * group["lr"] * math.sqrt(update.shape[1]))
 
 

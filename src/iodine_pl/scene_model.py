@@ -154,8 +154,7 @@ class SceneModel(pl.LightningModule):
     def _make_optimizer(self, rates: list[float]) -> torch.optim.Optimizer:
         if self.optimizer == "muon":
             rate, adam_rate = rates
-            trainer = self._trainer
-            shared = trainer is not None and trainer.world_size > 1 and isinstance(trainer.strategy, DDPStrategy)
+            shared = self._trainer is not None and isinstance(self._trainer.strategy, DDPStrategy)
             return Muon(self.parameters(), rate, adam_rate, betas=self.betas, eps=self.adam_epsilon, shared=shared)
         kind = TFAdam if self.optimizer == "tf_adam" else torch.optim.Adam
         return kind(self.parameters(), rates[0], betas=self.betas, eps=self.adam_epsilon)
