@@ -213,7 +213,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--jobs", type=int, default=1)
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # multiprocessing ends daemons at exit
+    for kind in (signal.SIGINT, signal.SIGTERM):  # a shell's background job is born with SIGINT ignored
+        signal.signal(kind, lambda number, _: sys.exit(128 + number))  # multiprocessing ends daemons at exit
     sys.path.insert(0, str(Path(__file__).parent))
     compare(yaml.safe_load(given.plan.read_text()), given.csv, given.jobs)
     rows = read(given.csv)
