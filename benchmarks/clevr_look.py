@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from iodine_pl.datamodules.resize import crop_and_resize
+from iodine_pl.datamodules.deepmind.resizing import crop_and_resize
 from iodine_pl.datamodules.synthetic.clevr import ClevrGenerator
 
 REAL = Path(__file__).parents[1] / "tests" / "data" / "clevr_two_scenes.npz"

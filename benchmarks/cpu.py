@@ -25,8 +25,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from iodine_pl import IODINE
 from iodine_pl.cli import prepare_process
-from iodine_pl.muon import Muon
-from iodine_pl.optim import TFAdam
+from iodine_pl.optim import Muon, TFAdam
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "quickstart.yaml"

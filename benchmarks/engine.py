@@ -38,7 +38,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from iodine_pl import IODINE
-from iodine_pl.allocation import keep_freed_memory
+from iodine_pl.cli.memory import keep_freed_memory
 
 MODES = {
     "plain": (PlainIODINE, {}),

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from iodine_pl import IODINE, muon
+from iodine_pl import IODINE, optim
 
 
 class EqualWeights(IODINE):
@@ -68,14 +68,14 @@ class FiveOfJordan(IODINE):
     coefficients = ((3.4445, -4.7750, 2.0315),) * 5
 
     def _make_optimizer(self, rates):
-        muon.orthogonalized = partial(muon.orthogonalized, coefficients=self.coefficients)
+        optim.orthogonalized = partial(optim.orthogonalized, coefficients=self.coefficients)
         return super()._make_optimizer(rates)
 
 
 class FourOfPolarExpress(FiveOfJordan):
     """Muon with four steps of Polar Express in place of three."""
 
-    coefficients = (*muon.COEFFICIENTS, (3.3184196573706015, -2.488488024314874, 0.51004894012372))
+    coefficients = (*optim.COEFFICIENTS, (3.3184196573706015, -2.488488024314874, 0.51004894012372))
 
 
 class LowMomentum(IODINE):

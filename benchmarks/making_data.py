@@ -14,11 +14,11 @@ import google_crc32c
 import numpy as np
 import torch
 
-from iodine_pl.datamodules.deepmind import CLEVR, TETROMINOES
+from iodine_pl.datamodules.deepmind.releases import CLEVR, TETROMINOES
 from iodine_pl.datamodules.synthetic.clevr import ClevrGenerator
 from iodine_pl.datamodules.synthetic.multi_dsprites import MultiDSpritesGenerator
 from iodine_pl.datamodules.synthetic.tetrominoes import TetrominoesGenerator
-from iodine_pl.tf_files.tfrecord import parse_example, read_records
+from iodine_pl.files.tensorflow.tfrecord import parse_example, read_records
 
 
 def varint(number):

@@ -9,7 +9,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from iodine_pl import MeanAdjustedRandIndex
 from iodine_pl.callbacks.contract import decomposition_of, require_fields
-from iodine_pl.metrics import to_device
+from iodine_pl.evaluation.metrics import to_device
 
 __all__ = ["AdjustedRandIndex"]
 

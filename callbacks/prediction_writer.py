@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from iodine_pl.callbacks.contract import decomposition_of, require_fields
-from iodine_pl.datamodules.writer import append_rows
+from iodine_pl.datamodules.hdf5.writer import append_rows
 
 __all__ = ["PredictionWriter"]
 

@@ -14,7 +14,7 @@ from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from iodine_pl.callbacks.contract import require_fields
-from iodine_pl.panels import refinement_panel, slot_panel
+from iodine_pl.evaluation.panels import refinement_panel, slot_panel
 
 __all__ = ["SlotPanels"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from iodine_pl.callbacks.contract import decomposition_of, require_fields
-from iodine_pl.metrics import to_device
+from iodine_pl.evaluation.metrics import to_device
 
 __all__ = ["SlotUse", "diagnose"]
 

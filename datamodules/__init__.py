@@ -2,13 +2,13 @@
 
 from iodine_pl.datamodules.base import SceneDataModule
 from iodine_pl.datamodules.clevr import ClevrDataModule
-from iodine_pl.datamodules.dataset import SceneDataset
-from iodine_pl.datamodules.files import SceneFileError
+from iodine_pl.datamodules.hdf5.dataset import SceneDataset
+from iodine_pl.datamodules.hdf5.errors import SceneFileError
+from iodine_pl.datamodules.hdf5.writer import MultiObjectWriter
 from iodine_pl.datamodules.moving_sprites import MovingSpritesDataModule
 from iodine_pl.datamodules.multi_dsprites import MultiDSpritesDataModule
 from iodine_pl.datamodules.tetrominoes import TetrominoesDataModule
-from iodine_pl.datamodules.writer import MultiObjectWriter
-from iodine_pl.tf_files.tfrecord import Feature, TFRecordError
+from iodine_pl.files.tensorflow.tfrecord import Feature, TFRecordError
 
 __all__ = [
     "ClevrDataModule",

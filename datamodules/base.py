@@ -12,11 +12,11 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
-from iodine_pl.datamodules.convert import convert
-from iodine_pl.datamodules.dataset import SceneDataset, find_files
-from iodine_pl.datamodules.deepmind import Release
-from iodine_pl.datamodules.files import SceneFileError
+from iodine_pl.datamodules.deepmind.conversion import convert
+from iodine_pl.datamodules.deepmind.releases import Release
 from iodine_pl.datamodules.generate import generate, shards_of
+from iodine_pl.datamodules.hdf5.dataset import SceneDataset, find_files
+from iodine_pl.datamodules.hdf5.errors import SceneFileError
 from iodine_pl.datamodules.sampler import BatchSampler
 from iodine_pl.datamodules.splits import Selection, cut, excluded_codes
 from iodine_pl.datamodules.synthetic.generator import Generator

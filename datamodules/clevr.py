@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from iodine_pl.datamodules.base import SceneDataModule
-from iodine_pl.datamodules.deepmind import CLEVR
+from iodine_pl.datamodules.deepmind.releases import CLEVR
 from iodine_pl.datamodules.synthetic.clevr import ClevrGenerator
 
 __all__ = ["ClevrDataModule"]

@@ -16,12 +16,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from iodine_pl.datamodules.files import SceneFileError
+from iodine_pl.datamodules.hdf5.errors import SceneFileError
+from iodine_pl.datamodules.hdf5.writer import MultiObjectWriter
 from iodine_pl.datamodules.synthetic.clevr import ClevrGenerator
 from iodine_pl.datamodules.synthetic.generator import Generator
 from iodine_pl.datamodules.synthetic.multi_dsprites import MultiDSpritesGenerator
 from iodine_pl.datamodules.synthetic.tetrominoes import TetrominoesGenerator
-from iodine_pl.datamodules.writer import MultiObjectWriter
 
 __all__ = ["default_processes", "generate", "main", "shards_of"]
 

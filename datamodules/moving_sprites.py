@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from iodine_pl.datamodules.base import SceneDataModule
-from iodine_pl.datamodules.files import SceneFileError
+from iodine_pl.datamodules.hdf5.errors import SceneFileError
 from iodine_pl.datamodules.synthetic.moving_sprites import MovingSprites
 
 __all__ = ["MovingSpritesDataModule"]

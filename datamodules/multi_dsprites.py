@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from iodine_pl.datamodules.base import SceneDataModule
-from iodine_pl.datamodules.deepmind import MULTI_DSPRITES
+from iodine_pl.datamodules.deepmind.releases import MULTI_DSPRITES
 from iodine_pl.datamodules.synthetic.multi_dsprites import MultiDSpritesGenerator, Variant
 
 __all__ = ["MultiDSpritesDataModule"]

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iodine_pl.datamodules.clevr import ClevrDataModule
-from iodine_pl.datamodules.convert import convert
-from iodine_pl.datamodules.deepmind import CLEVR, MULTI_DSPRITES, TETROMINOES, Release
-from iodine_pl.datamodules.download import Download, DownloadError
-from iodine_pl.datamodules.files import SceneFileError
+from iodine_pl.datamodules.deepmind.conversion import convert
+from iodine_pl.datamodules.deepmind.releases import CLEVR, MULTI_DSPRITES, TETROMINOES, Release
+from iodine_pl.datamodules.hdf5.errors import SceneFileError
 from iodine_pl.datamodules.multi_dsprites import MultiDSpritesDataModule
 from iodine_pl.datamodules.tetrominoes import TetrominoesDataModule
-from iodine_pl.tf_files.tfrecord import TFRecordError
+from iodine_pl.files.download import Download, DownloadError
+from iodine_pl.files.tensorflow.tfrecord import TFRecordError
 
 __all__ = ["main", "prepare"]
 

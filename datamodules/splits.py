@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from iodine_pl.datamodules.dataset import SceneDataset
-from iodine_pl.datamodules.files import SceneFileError
+from iodine_pl.datamodules.hdf5.dataset import SceneDataset
+from iodine_pl.datamodules.hdf5.errors import SceneFileError
 
 __all__ = ["Selection", "cut", "excluded_codes"]
 

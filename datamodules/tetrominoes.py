@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from iodine_pl.datamodules.base import SceneDataModule
-from iodine_pl.datamodules.deepmind import TETROMINOES
+from iodine_pl.datamodules.deepmind.releases import TETROMINOES
 from iodine_pl.datamodules.synthetic.tetrominoes import TetrominoesGenerator
 
 __all__ = ["TetrominoesDataModule"]

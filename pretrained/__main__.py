@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from iodine_pl.checkpoint_io import AtomicCheckpointIO
-from iodine_pl.loading import DEFAULT_CLASS
-from iodine_pl.scale_schedule import ScaleSchedule
+from iodine_pl.checkpoints.loading import DEFAULT_CLASS
+from iodine_pl.checkpoints.writing import AtomicCheckpointIO
+from iodine_pl.distributions import ScaleSchedule
 
 _KEPT = ("state_dict", "hyper_parameters", "hparams_name", "pytorch-lightning_version", "global_step", "epoch")
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from iodine_pl.tf_files.wire import masked_crc
+from iodine_pl.files.tensorflow.wire import masked_crc
 
 MAGIC = 0xDB4775248B80FB57
 NUMBERS = {"float32": 1, "float64": 2, "int32": 3, "int64": 9}

@@ -7,9 +7,9 @@ import torch
 from einops import rearrange, repeat
 
 from iodine_pl import IODINE
+from iodine_pl.autograd import differentiation_allowed
 from iodine_pl.decoder import Decoded
 from iodine_pl.engine import View
-from iodine_pl.inner_gradient import differentiation_allowed
 from iodine_pl.posterior import Posterior
 from iodine_pl.refinement import RefinementInputs, coordinate_grid
 from iodine_pl.result import Trace

@@ -8,7 +8,7 @@ import pytest
 PROGRAM = """
 import resource, sys
 import torch
-from iodine_pl.allocation import keep_freed_memory
+from iodine_pl.cli.memory import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()

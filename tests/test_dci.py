@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from iodine_pl.dci import dci, from_importance
+from iodine_pl.evaluation.dci import dci, from_importance
 
 
 def test_of_known_matrices():

@@ -10,8 +10,7 @@ from test_iodine import SMALL
 from train_in_double import MODES
 
 from iodine_pl import IODINE
-from iodine_pl.convolutions import convolve_broadcast, convolve_to_few
-from iodine_pl.layers import SameConv2d
+from iodine_pl.layers import SameConv2d, convolve_broadcast, convolve_to_few
 
 
 class Held:

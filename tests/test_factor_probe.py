@@ -5,8 +5,8 @@ import pytest
 import torch
 from reference import DATA
 
-from iodine_pl.factor_probe import LinearProbe, factor_sizes
-from iodine_pl.matching import slot_of_entity
+from iodine_pl.evaluation.matching import slot_of_entity
+from iodine_pl.evaluation.probe import LinearProbe, factor_sizes
 
 KINDS = {"scalar": "scalar", "angle": "angle", "categorical": "category"}
 

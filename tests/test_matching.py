@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from iodine_pl.matching import mean_iou, object_iou, slot_of_entity
+from iodine_pl.evaluation.matching import mean_iou, object_iou, slot_of_entity
 
 
 def one_hot(assignment, slots):

@@ -6,7 +6,7 @@ import torch
 from reference import DATA
 
 from iodine_pl import MeanAdjustedRandIndex, Trace, adjusted_rand_index
-from iodine_pl.metrics import MeanTrace
+from iodine_pl.evaluation.metrics import MeanTrace
 
 
 def by_counting_pairs(label, assignment):

@@ -6,7 +6,8 @@ from written_out import likelihood_failures
 
 import iodine_pl
 from iodine_pl.decoder import Decoded
-from iodine_pl.mixture import Bounded, PixelMixture, likelihood_of, make_distribution
+from iodine_pl.distributions import Bounded, make_distribution
+from iodine_pl.mixture import PixelMixture, likelihood_of
 
 NAMES = ["logistic", "gaussian", "bernoulli"]
 LIKELIHOODS = ["mixture", "mean"]

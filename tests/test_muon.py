@@ -5,7 +5,7 @@ from written_out import by_singular_values, muon_failures
 
 import iodine_pl
 from iodine_pl import IODINE
-from iodine_pl.muon import COEFFICIENTS, Muon, orthogonalized
+from iodine_pl.optim import COEFFICIENTS, Muon, orthogonalized
 
 SHAPES = [(4, 6), (8, 3), (6, 4), (5, 2, 3, 3), (7,), ()]
 

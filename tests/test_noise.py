@@ -1,6 +1,6 @@
 import torch
 
-from iodine_pl.noise import keyed_normal
+from iodine_pl.posterior import keyed_normal
 
 
 def test_is_a_function_of_its_key():

@@ -14,11 +14,12 @@ from test_iodine import small
 from torch.utils.data import DataLoader
 
 from iodine_pl import IODINE
+from iodine_pl.checkpoints.writing import write_checkpoint
 from iodine_pl.cli import main as train
-from iodine_pl.lightning_checkpoint import write_checkpoint
-from iodine_pl.official import main, read_official
-from iodine_pl.reference_variables import load_variables, parameter_names
-from iodine_pl.tf_files.checkpoints import read_checkpoint
+from iodine_pl.files.tensorflow.checkpoints import read_checkpoint
+from iodine_pl.official.__main__ import main
+from iodine_pl.official.reading import read_official
+from iodine_pl.official.variables import load_variables, parameter_names
 
 TINY = DATA / "checkpoint"
 NETWORKS = {"tetrominoes": 31, "multi_dsprites": 33, "clevr6": 37}

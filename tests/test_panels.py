@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from test_iodine import small
 
-from iodine_pl.panels import mask_image, refinement_panel, slot_images, slot_palette, slot_panel
+from iodine_pl.evaluation.panels import mask_image, refinement_panel, slot_images, slot_palette, slot_panel
 
 
 def test_slots_are_on_white_where_their_mask_is_low():

@@ -4,7 +4,7 @@ import pytest
 from reference import FULL, SHARED, TINY, Reference
 
 import iodine_pl
-import iodine_pl.reference_variables
+import iodine_pl.official.variables
 
 
 @pytest.mark.parametrize("name", TINY)

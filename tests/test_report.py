@@ -10,7 +10,8 @@ import pytest
 from command import BAR, ROOT, TINY
 
 from iodine_pl.cli import main as train
-from iodine_pl.report import main, write_report
+from iodine_pl.report.__main__ import main
+from iodine_pl.report.page import write_report
 
 
 @pytest.fixture(scope="module")

@@ -136,7 +136,7 @@ def test_metrics_go_on(tmp_path, monkeypatch):
 def test_a_kill_while_saving_leaves_the_checkpoint_before(tmp_path):
     script = """
 import os, signal, sys, torch
-from iodine_pl.checkpoint_io import AtomicCheckpointIO
+from iodine_pl.checkpoints.writing import AtomicCheckpointIO
 io, path = AtomicCheckpointIO(), sys.argv[1]
 io.save_checkpoint({"step": 1}, path)
 def half(checkpoint, file):

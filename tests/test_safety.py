@@ -4,7 +4,7 @@ import torch
 from test_iodine import small
 from torch.utils.data import DataLoader
 
-from iodine_pl.safety import NonFiniteError, NonFiniteGuard, poison_if_nonfinite
+from iodine_pl.guard import NonFiniteError, NonFiniteGuard, poison_if_nonfinite
 
 
 def fit(model, images, tmp_path, **trainer):

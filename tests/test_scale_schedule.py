@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from iodine_pl import IODINE
 from iodine_pl.cli import complete_arguments
-from iodine_pl.scale_schedule import ScaleSchedule
+from iodine_pl.distributions import ScaleSchedule
 
 SCALES = {3: 0.6, 1: 0.2}
 

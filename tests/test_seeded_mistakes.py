@@ -46,11 +46,11 @@ OF_THE_REFERENCE = {
 
 OF_THE_MEAN = {
     "no slope of the sigmoid": ("mixture.py", "weighted * self.distribution.slope(self.means)", "weighted"),
-    "another slope": ("mixture.py", "return mean * (1.0 - mean)", "return mean"),
+    "another slope": ("distributions.py", "return mean * (1.0 - mean)", "return mean"),
     "masks pulled to the image, not to the mean": ("mixture.py", "(self.means - mean) * weighted", "(self.means - self.image) * weighted"),
     "masks' gradient not weighted": ("mixture.py", "weighted = self.masks.unsqueeze(2) * -", "weighted = -"),
     "masks' gradient added": ("mixture.py", "((self.means - mean) * weighted)", "((mean - self.means) * weighted)"),
-    "density of the parameter": ("mixture.py", "self.about.log_prob(x, torch.sigmoid(parameter))", "self.about.log_prob(x, parameter)"),
+    "density of the parameter": ("distributions.py", "self.about.log_prob(x, torch.sigmoid(parameter))", "self.about.log_prob(x, parameter)"),
     "the rest not renormalised": ("mixture.py", "/ _sum_of_others(masks).clamp(min=tiny)", ""),
     "the rest of one slot more": ("mixture.py", "after[1:], strict=True", "after[:-1], strict=True"),
     "one responsibility for all channels": ("mixture.py", "responsibility = self.channel_joint.softmax(dim=1)", "responsibility = self.joint.softmax(dim=1).unsqueeze(2).expand_as(self.channel_joint)"),
@@ -60,14 +60,14 @@ OF_THE_MEAN = {
 }  # fmt: skip
 
 OF_MUON = {
-    "no Nesterov": ("muon.py", "mixed = p.grad.lerp(state[\"momentum\"], beta)", "mixed = state[\"momentum\"]"),
-    "rows counted, not the longer side": ("muon.py", "math.sqrt(update.shape[1])", "math.sqrt(update.shape[0])"),
-    "another norm": ("muon.py", "x.norm(dim=(1, 2), keepdim=True)", "x.abs().sum(dim=(1, 2), keepdim=True)"),
-    "X not multiplied": ("muon.py", "product @ x", "product @ x.sign()"),
-    "the small matrix not iterated": ("muon.py", "gram = factor @ gram @ factor", "gram = gram"),
-    "one batch of transposed and other matrices": ("muon.py", "mixed.shape[0] <= mixed.shape[1] else mixed.T", "mixed.shape[0] <= mixed.shape[1] else mixed.reshape(mixed.shape[::-1])"),
-    "Adam's rate is Muon's": ("muon.py", "lr if adam_lr is None else adam_lr", "lr"),
-    "convolutions left to Adam": ("muon.py", "[p for p in params if p.ndim >= 2]", "[p for p in params if p.ndim == 2]"),
+    "no Nesterov": ("optim.py", "mixed = p.grad.lerp(state[\"momentum\"], beta)", "mixed = state[\"momentum\"]"),
+    "rows counted, not the longer side": ("optim.py", "math.sqrt(update.shape[1])", "math.sqrt(update.shape[0])"),
+    "another norm": ("optim.py", "x.norm(dim=(1, 2), keepdim=True)", "x.abs().sum(dim=(1, 2), keepdim=True)"),
+    "X not multiplied": ("optim.py", "product @ x", "product @ x.sign()"),
+    "the small matrix not iterated": ("optim.py", "gram = factor @ gram @ factor", "gram = gram"),
+    "one batch of transposed and other matrices": ("optim.py", "mixed.shape[0] <= mixed.shape[1] else mixed.T", "mixed.shape[0] <= mixed.shape[1] else mixed.reshape(mixed.shape[::-1])"),
+    "Adam's rate is Muon's": ("optim.py", "lr if adam_lr is None else adam_lr", "lr"),
+    "convolutions left to Adam": ("optim.py", "[p for p in params if p.ndim >= 2]", "[p for p in params if p.ndim == 2]"),
 }  # fmt: skip
 
 MISTAKES = OF_THE_REFERENCE | OF_THE_MEAN | OF_MUON
@@ -78,10 +78,7 @@ def mutant(tmp_path, monkeypatch, request):
     """Imports a copy of the package, under another name, with one mistake in it."""
     file, right, wrong = MISTAKES[request.param]
     package = tmp_path / "mutant_pl"
-    package.mkdir()
-    for path in SOURCE.glob("*.py"):
-        if path.stem not in ("cli", "runs", "checkpoint_io", "panels"):
-            shutil.copy(path, package)
+    shutil.copytree(SOURCE, package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "pretrained").mkdir()
     shutil.copy(Path(pretrained.__file__), package / "pretrained")
     source = (package / file).read_text()
@@ -98,7 +95,7 @@ def mutant(tmp_path, monkeypatch, request):
 
 @pytest.mark.parametrize("mutant", OF_THE_REFERENCE, indirect=True)
 def test_is_noticed(mutant):
-    importlib.import_module("mutant_pl.reference_variables")
+    importlib.import_module("mutant_pl.official.variables")
     assert any(Reference(name, mutant).failures() for name in TINY)
 
 

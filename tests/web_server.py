@@ -48,7 +48,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch):
     """A server on this machine; its ``url`` is that of its one file. What reads from it does not pause."""
-    monkeypatch.setattr("iodine_pl.datamodules.download._PAUSE", 0.0)
+    monkeypatch.setattr("iodine_pl.files.download._PAUSE", 0.0)
     settings = Server()
 
     class Handler(BaseHTTPRequestHandler):

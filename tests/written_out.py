@@ -23,6 +23,7 @@ def log_prob(name, scale, x, mean):
 
 def likelihood_failures(package):
     """Compares the likelihood of the mean of a package with its definition, in float64."""
+    distributions = importlib.import_module(f"{package.__name__}.distributions")
     mixture = importlib.import_module(f"{package.__name__}.mixture")
     decoder = importlib.import_module(f"{package.__name__}.decoder")
     torch.manual_seed(0)
@@ -47,7 +48,7 @@ def likelihood_failures(package):
         expected["reconstruction"] = (masks * means).sum(1)
         own = torch.stack([log_prob(name, scale, x, means[:, k]) for k in range(slots)], 1).exp() * masks[:, :, 0]
         expected["responsibilities"] = own / own.sum(1, keepdim=True)
-        distribution = mixture.make_distribution(name, scale, bounded)
+        distribution = distributions.make_distribution(name, scale, bounded)
         kind = mixture.likelihood_of("mean", distribution)
         found = kind(x, decoder.Decoded(logits, parameters), distribution)
         gradients = found.nll_gradients()
@@ -80,15 +81,15 @@ def by_singular_values(x, steps=3):
 
 def muon_failures(package):
     """Compares four updates of Muon with its formula, in float64."""
-    optimizers = [importlib.import_module(f"{package.__name__}.{name}") for name in ("muon", "optim")]
+    optim = importlib.import_module(f"{package.__name__}.optim")
     torch.manual_seed(0)
     shapes = [(4, 6), (8, 3), (6, 4), (5, 2, 3, 3), (7,), ()]
     parameters = [torch.nn.Parameter(torch.randn(shape, dtype=torch.float64)) for shape in shapes]
-    optimizer = optimizers[0].Muon(parameters, lr=0.01, adam_lr=0.02, momentum=0.9, betas=(0.8, 0.99), eps=1e-3)
+    optimizer = optim.Muon(parameters, lr=0.01, adam_lr=0.02, momentum=0.9, betas=(0.8, 0.99), eps=1e-3)
     expected = [p.detach().clone() for p in parameters[:4]]
     momenta = [torch.zeros_like(p) for p in expected]
     others = [torch.nn.Parameter(p.detach().clone()) for p in parameters[4:]]
-    adam = optimizers[1].TFAdam(others, lr=0.02, betas=(0.8, 0.99), eps=1e-3)
+    adam = optim.TFAdam(others, lr=0.02, betas=(0.8, 0.99), eps=1e-3)
     for _ in range(4):
         for p in parameters:
             p.grad = torch.randn_like(p)

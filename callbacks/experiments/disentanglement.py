@@ -15,14 +15,20 @@ from torch import Tensor
 
 from iodine_pl import SceneModel
 from iodine_pl.callbacks.contract import decompose
-from iodine_pl.callbacks.experiments.experiment import Columns, Experiment, need, of_all_processes
-from iodine_pl.callbacks.experiments.objects import latents_of_entities, objects_of, scenes_of, train_rows, varying
-from iodine_pl.callbacks.experiments.outcome import Outcome, Row
-from iodine_pl.dci import dci
-from iodine_pl.factor_probe import FactorKind
-from iodine_pl.loading import load_model
-from iodine_pl.matching import slot_of_entity
-from iodine_pl.panels import tile_grid
+from iodine_pl.callbacks.experiments.common.experiment import Columns, Experiment, need, of_all_processes
+from iodine_pl.callbacks.experiments.common.objects import (
+    latents_of_entities,
+    objects_of,
+    scenes_of,
+    train_rows,
+    varying,
+)
+from iodine_pl.callbacks.experiments.common.outcome import Outcome, Row
+from iodine_pl.checkpoints.loading import load_model
+from iodine_pl.evaluation.dci import dci
+from iodine_pl.evaluation.matching import slot_of_entity
+from iodine_pl.evaluation.panels import tile_grid
+from iodine_pl.evaluation.probe import FactorKind
 
 __all__ = ["Disentanglement", "latents_by_kl", "traverse"]
 

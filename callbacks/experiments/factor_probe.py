@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from iodine_pl.callbacks.contract import decompose
-from iodine_pl.callbacks.experiments.experiment import Columns, Experiment, need, of_all_processes
-from iodine_pl.callbacks.experiments.objects import Objects, latents_of_entities, objects_of, train_rows, varying
-from iodine_pl.callbacks.experiments.outcome import Outcome
-from iodine_pl.factor_probe import FactorKind, LinearProbe
+from iodine_pl.callbacks.experiments.common.experiment import Columns, Experiment, need, of_all_processes
+from iodine_pl.callbacks.experiments.common.objects import Objects, latents_of_entities, objects_of, train_rows, varying
+from iodine_pl.callbacks.experiments.common.outcome import Outcome
+from iodine_pl.evaluation.probe import FactorKind, LinearProbe
 
 __all__ = ["FactorProbe"]
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iodine_pl.callbacks.contract import decompose
-from iodine_pl.callbacks.experiments.experiment import Columns, Experiment, need
-from iodine_pl.callbacks.experiments.outcome import Outcome, Picture, Row
-from iodine_pl.callbacks.experiments.step_scores import SCORES, plot_steps, quartiles, step_scores
-from iodine_pl.panels import slot_panel
+from iodine_pl.callbacks.experiments.common.experiment import Columns, Experiment, need
+from iodine_pl.callbacks.experiments.common.outcome import Outcome, Picture, Row
+from iodine_pl.callbacks.experiments.common.step_scores import SCORES, plot_steps, quartiles, step_scores
+from iodine_pl.evaluation.panels import slot_panel
 
 __all__ = ["Generalisation"]
 

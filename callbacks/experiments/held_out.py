@@ -15,10 +15,10 @@ from torch import Tensor
 
 from iodine_pl import adjusted_rand_index
 from iodine_pl.callbacks.contract import decompose
-from iodine_pl.callbacks.experiments.experiment import Columns, Experiment, need
-from iodine_pl.callbacks.experiments.outcome import Outcome, Row
-from iodine_pl.matching import entity_masks, object_iou
-from iodine_pl.panels import slot_panel
+from iodine_pl.callbacks.experiments.common.experiment import Columns, Experiment, need
+from iodine_pl.callbacks.experiments.common.outcome import Outcome, Row
+from iodine_pl.evaluation.matching import entity_masks, object_iou
+from iodine_pl.evaluation.panels import slot_panel
 
 __all__ = ["HeldOut"]
 

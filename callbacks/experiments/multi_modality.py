@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from iodine_pl import adjusted_rand_index
 from iodine_pl.callbacks.contract import decompose
-from iodine_pl.callbacks.experiments.experiment import Columns, Experiment
-from iodine_pl.callbacks.experiments.outcome import Outcome, Row
-from iodine_pl.panels import mask_image
+from iodine_pl.callbacks.experiments.common.experiment import Columns, Experiment
+from iodine_pl.callbacks.experiments.common.outcome import Outcome, Row
+from iodine_pl.evaluation.panels import mask_image
 
 __all__ = ["MultiModality", "distinct_segmentations"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from iodine_pl.datamodules.deepmind import CLEVR
-from iodine_pl.datamodules.resize import CROP
+from iodine_pl.datamodules.deepmind.releases import CLEVR
+from iodine_pl.datamodules.deepmind.resizing import CROP
 from iodine_pl.datamodules.synthetic.clevr_render import RANDOM_NUMBERS, SAMPLES, Stage
 from iodine_pl.datamodules.synthetic.clevr_scenes import FRAME, Scene, draw_scene
 from iodine_pl.datamodules.synthetic.generator import Generator, Scenes

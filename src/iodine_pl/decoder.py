@@ -9,8 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from iodine_pl.convolutions import convolve_broadcast, convolve_to_few
-from iodine_pl.layers import SameConv2d, conv_stack
+from iodine_pl.layers import SameConv2d, conv_stack, convolve_broadcast, convolve_to_few
 
 __all__ = ["Decoded", "SpatialBroadcastDecoder"]
 

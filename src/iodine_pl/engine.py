@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from iodine_pl.autograd import recomputed, with_known_gradients
 from iodine_pl.decoder import Decoded, SpatialBroadcastDecoder
 from iodine_pl.mixture import PixelMixture
 from iodine_pl.posterior import Posterior
-from iodine_pl.recomputation import recomputed, with_known_gradients
 from iodine_pl.refinement import RefinementInputs, RefinementNetwork, State
 from iodine_pl.result import Decomposition, Trace
 

@@ -13,15 +13,15 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from iodine_pl.autograd import differentiation_allowed, usable_in_graph
 from iodine_pl.decoder import SpatialBroadcastDecoder
+from iodine_pl.distributions import ScaleSchedule, make_distribution
 from iodine_pl.engine import Engine, Evaluation, Full, Parts, Recompute, Stopped, StoppedRecompute, step_weights
-from iodine_pl.inner_gradient import differentiation_allowed, usable_in_graph
-from iodine_pl.mixture import likelihood_of, make_distribution
+from iodine_pl.mixture import likelihood_of
 from iodine_pl.posterior import PRIOR_SCALE
 from iodine_pl.pretrained import find_weights
 from iodine_pl.refinement import RefinementNetwork, State
 from iodine_pl.result import Decomposition, Trace
-from iodine_pl.scale_schedule import ScaleSchedule
 from iodine_pl.scene_model import Batch, SceneModel
 
 __all__ = ["IODINE"]
@@ -81,7 +81,7 @@ class IODINE(SceneModel):
             is shared among devices, and the computation is the same on any number of them.
         reference_batch_size: of the square-root rule; 256, and 128 for Multi-dSprites, 32 for CLEVR6.
         optimizer: ``tf_adam`` (code: :class:`iodine_pl.optim.TFAdam`), ``adam`` (torch's), or ``muon``
-            (:class:`iodine_pl.muon.Muon`), which goes on to shapes where Adam stays at blobs (docs/learning.md).
+            (:class:`iodine_pl.optim.Muon`), which goes on to shapes where Adam stays at blobs (docs/learning.md).
         betas, adam_epsilon: of Adam, also where ``muon`` leaves parameters to it; the code has (0.95, 0.999).
         adam_learning_rate: of the parameters that ``muon`` leaves to Adam; None: ``learning_rate``.
         decay: ``exponential`` (code): the learning rate falls by ``decay_factor`` over each ``decay_steps`` updates.

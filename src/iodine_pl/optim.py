@@ -1,15 +1,26 @@
-"""The optimiser of the reference code."""
+"""The optimizers: Adam as the reference code has it, and Muon."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, distributed, nn
 from torch.optim.optimizer import ParamsT
 
-__all__ = ["TFAdam", "square_root_rule"]
+__all__ = ["COEFFICIENTS", "Muon", "TFAdam", "orthogonalized", "square_root_rule"]
+
+COEFFICIENTS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+)
+"""a, b, c of a s + b s^3 + c s^5 in each step: the first three of Polar Express (Amsel et al. 2025, arXiv:2505.16932).
+
+They bring singular values s from 0.002 to 1 between 0.19 and 1.87. More steps come nearer to 1, but learn no sooner
+(docs/learning.md)."""
 
 
 class TFAdam(torch.optim.Adam):
@@ -50,3 +61,129 @@ class TFAdam(torch.optim.Adam):
 def square_root_rule(learning_rate: float, batch_size: int, reference_batch_size: int) -> float:
     """Returns ``learning_rate * sqrt(batch_size / reference_batch_size)``, the released code's rule."""
     return learning_rate * math.sqrt(batch_size / reference_batch_size)
+
+
+class Muon(TFAdam):
+    r"""Steps every parameter of two or more axes by Muon, all others by :class:`TFAdam`.
+
+    A parameter's gradient g, flattened to a matrix (first axis, all others), moves a momentum m. The update is their
+    mix with all singular values brought near 1, as large as one of Adam, whose root mean square is about 0.2 (Liu et
+    al. 2025, arXiv:2502.16982):
+
+    .. math:: m \leftarrow \beta m + (1 - \beta) g, \quad
+        w \leftarrow w - 0.2\, \eta \sqrt{\max(r, c)}\; \mathrm{orth}(\beta m + (1 - \beta) g).
+
+    Args:
+        params: parameters.
+        lr: learning rate of the matrices.
+        adam_lr: learning rate of all others; None: the same.
+        momentum: beta.
+        betas, eps: of Adam.
+        shared: whether the matrices are shared among the processes of ``torch.distributed``, whose gradients must be
+            the same: each brings a part of them to its end and hands that to the others.
+
+    References:
+        | https://kellerjordan.github.io/posts/muon
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 4e-3,
+        adam_lr: float | None = None,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        shared: bool = False,
+    ) -> None:
+        params = list(params)
+        matrices = {"params": [p for p in params if p.ndim >= 2], "momentum": momentum}
+        others = {"params": [p for p in params if p.ndim < 2], "lr": lr if adam_lr is None else adam_lr}
+        super().__init__([matrices, others], lr=lr, betas=betas, eps=eps)
+        self.shared = shared
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Runs ``closure`` if given and updates every parameter that has a gradient."""
+        result = None
+        if closure is not None:
+            with torch.enable_grad():
+                result = closure()  # first of all: it may look at the groups, to clip gradients
+        groups = self.param_groups
+        try:
+            self.param_groups = groups[1:]
+            super().step()
+        finally:
+            self.param_groups = groups
+        self._step_matrices(groups[0])
+        return result
+
+    @torch.no_grad()
+    def _step_matrices(self, group: dict[str, Any]) -> None:
+        beta = group["momentum"]
+        moved = [p for p in group["params"] if p.grad is not None]
+        if not moved:  # the update is skipped, in all processes
+            return
+        wide: list[Tensor] = []
+        for p in moved:
+            state = self.state[p]
+            if not state:
+                state["step"] = torch.zeros(())  # torch's Adam looks for it when a state is loaded
+                state["momentum"] = torch.zeros_like(p)
+            state["step"] += 1
+            state["momentum"].lerp_(p.grad, 1.0 - beta)
+            mixed = p.grad.lerp(state["momentum"], beta).flatten(1)
+            wide.append(mixed if mixed.shape[0] <= mixed.shape[1] else mixed.T)
+        for p, update in zip(moved, _orthogonalized_in_parts(wide, self.shared), strict=True):
+            as_given = update if len(p) == len(update) else update.T
+            p.sub_(as_given.reshape(p.shape), alpha=0.2 * group["lr"] * math.sqrt(update.shape[1]))
+
+
+def _orthogonalized_in_parts(matrices: list[Tensor], shared: bool) -> list[Tensor]:
+    """Calls :func:`orthogonalized` for the matrices of each shape at once, in this process those of its share."""
+    rank, processes = (distributed.get_rank(), distributed.get_world_size()) if shared else (0, 1)
+    loads = [0.0] * processes
+    done = [torch.zeros_like(x) for x in matrices]
+    of_shape: dict[tuple[int, ...], list[int]] = {}
+    for i in sorted(range(len(matrices)), key=lambda i: -_work(matrices[i])):
+        least = loads.index(min(loads))
+        loads[least] += _work(matrices[i])
+        if least == rank:
+            of_shape.setdefault(tuple(matrices[i].shape), []).append(i)
+    for indices in of_shape.values():
+        for i, update in zip(indices, orthogonalized(torch.stack([matrices[i] for i in indices])), strict=True):
+            done[i] = update
+    if processes > 1:
+        flat = torch.cat([x.flatten() for x in done])
+        distributed.all_reduce(flat)  # all but one process have zeros
+        parts = torch.split(flat, [x.numel() for x in done])
+        done = [part.view_as(x) for part, x in zip(parts, done, strict=True)]
+    return done
+
+
+def _work(x: Tensor) -> float:
+    """Returns about how many operations it takes to orthogonalize ``x`` (r, c)."""
+    rows, columns = x.shape
+    return rows**2 * (2.0 * columns + 3.0 * len(COEFFICIENTS) * rows)
+
+
+def orthogonalized(x: Tensor, coefficients: Sequence[tuple[float, float, float]] = COEFFICIENTS) -> Tensor:
+    r"""Returns matrices with the singular vectors of ``x`` and singular values of one size, between 0.19 and 1.87.
+
+    Newton-Schulz steps :math:`X \leftarrow a X + b X X^T X + c (X X^T)^2 X` after division by the Frobenius norm. Each
+    multiplies X by a polynomial of the small matrix :math:`X X^T`, so only these are iterated, and X itself is
+    multiplied once, at the end.
+
+    Args:
+        x: ``(N, r, c)``, r <= c.
+        coefficients: a, b, c of each step.
+    """
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+    gram = x @ x.mT
+    product: Tensor | None = None
+    for step, (a, b, c) in enumerate(coefficients, 1):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        product = factor if product is None else factor @ product
+        if step < len(coefficients):
+            gram = factor @ gram @ factor
+    return x if product is None else product @ x

@@ -1,14 +1,15 @@
-"""The posterior over slot latents, q(z_k | x)."""
+"""The posterior over slot latents, q(z_k | x), and the noise that samples it."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["PRIOR_SCALE", "Posterior"]
+__all__ = ["PRIOR_SCALE", "Posterior", "keyed_normal"]
 
 PRIOR_SCALE = math.sqrt(math.log(2.0))
 """Standard deviation of the reference code's prior: its parameters are zeros, and softplus(0) = ln 2 is a variance."""
@@ -44,3 +45,10 @@ class Posterior:
         ratio = self.variance / prior_scale**2
         terms = ratio + (self.mean / prior_scale).square() - 1.0 - torch.log(ratio)
         return 0.5 * terms.sum(dim=-1)
+
+
+def keyed_normal(shape: tuple[int, ...], *key: int) -> Tensor:
+    """Returns float32 noise of ``shape`` on the CPU: the same for the same key of non-negative integers, everywhere,
+    so that a resumed run draws the same without saved state."""
+    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)

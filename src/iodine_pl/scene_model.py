@@ -14,12 +14,11 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from iodine_pl.metrics import MeanTrace, to_device
-from iodine_pl.muon import Muon
-from iodine_pl.noise import keyed_normal
-from iodine_pl.optim import TFAdam, square_root_rule
+from iodine_pl.evaluation.metrics import MeanTrace, to_device
+from iodine_pl.guard import NonFiniteGuard, poison_if_nonfinite
+from iodine_pl.optim import Muon, TFAdam, square_root_rule
+from iodine_pl.posterior import keyed_normal
 from iodine_pl.result import Decomposition, loss_terms
-from iodine_pl.safety import NonFiniteGuard, poison_if_nonfinite
 
 __all__ = ["Batch", "SceneModel"]
 

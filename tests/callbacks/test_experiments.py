@@ -28,12 +28,12 @@ from iodine_pl.callbacks.experiments import (
     MultiModality,
     Segmentation,
 )
+from iodine_pl.callbacks.experiments.common.objects import scenes_of
 from iodine_pl.callbacks.experiments.disentanglement import latents_by_kl, traverse
 from iodine_pl.callbacks.experiments.multi_modality import distinct_segmentations
-from iodine_pl.callbacks.experiments.objects import scenes_of
+from iodine_pl.checkpoints.loading import load_model
 from iodine_pl.cli import main
 from iodine_pl.datamodules import MultiDSpritesDataModule, TetrominoesDataModule
-from iodine_pl.loading import load_model
 from iodine_pl.pretrained.__main__ import main as weights
 
 EXPERIMENTS = ROOT / "configs" / "experiments"

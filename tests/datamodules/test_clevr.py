@@ -3,7 +3,7 @@ import pytest
 import torch
 from reference import DATA
 
-from iodine_pl.datamodules.resize import crop_and_resize
+from iodine_pl.datamodules.deepmind.resizing import crop_and_resize
 from iodine_pl.datamodules.synthetic import clevr_render
 from iodine_pl.datamodules.synthetic.clevr import ClevrGenerator
 from iodine_pl.datamodules.synthetic.clevr_render import Stage

@@ -5,11 +5,11 @@ from records import example, scenes, write
 from reference import DATA
 
 from iodine_pl.datamodules import SceneDataset, TFRecordError
-from iodine_pl.datamodules.columns import label_map, membership_map
-from iodine_pl.datamodules.convert import convert
-from iodine_pl.datamodules.deepmind import CLEVR, MULTI_DSPRITES, TETROMINOES
-from iodine_pl.datamodules.resize import crop_and_resize
-from iodine_pl.tf_files.tfrecord import parse_example, read_records
+from iodine_pl.datamodules.deepmind.conversion import convert
+from iodine_pl.datamodules.deepmind.releases import CLEVR, MULTI_DSPRITES, TETROMINOES
+from iodine_pl.datamodules.deepmind.resizing import crop_and_resize
+from iodine_pl.datamodules.hdf5.columns import label_map, membership_map
+from iodine_pl.files.tensorflow.tfrecord import parse_example, read_records
 
 
 def test_real_records(tmp_path):

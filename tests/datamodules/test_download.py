@@ -4,10 +4,10 @@ import pytest
 from records import example, scenes, write
 
 from iodine_pl.datamodules import prepare
-from iodine_pl.datamodules.deepmind import TETROMINOES
-from iodine_pl.datamodules.download import Download, DownloadError
-from iodine_pl.datamodules.files import SceneFileError
-from iodine_pl.tf_files.tfrecord import TFRecordError
+from iodine_pl.datamodules.deepmind.releases import TETROMINOES
+from iodine_pl.datamodules.hdf5.errors import SceneFileError
+from iodine_pl.files.download import Download, DownloadError
+from iodine_pl.files.tensorflow.tfrecord import TFRecordError
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_a_file_that_was_replaced_meanwhile(server, content, tmp_path):
 
 
 def test_only_what_is_needed_is_fetched_and_nothing_is_left(server, content, tmp_path, monkeypatch):
-    monkeypatch.setattr("iodine_pl.tf_files.tfrecord._READ", 1024)
+    monkeypatch.setattr("iodine_pl.files.tensorflow.tfrecord._READ", 1024)
     server.content = content
     assert prepare.prepare(TETROMINOES, tmp_path / "a.h5", server.url, limit=5, keep=True) == 5
     kept = tmp_path / "released.part"

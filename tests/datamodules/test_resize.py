@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from reference import DATA
 
-from iodine_pl.datamodules.resize import CROP, crop_and_resize, legacy_bilinear, legacy_nearest
+from iodine_pl.datamodules.deepmind.resizing import CROP, crop_and_resize, legacy_bilinear, legacy_nearest
 
 TOP, LEFT, SIDE = CROP
 

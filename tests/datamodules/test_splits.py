@@ -56,7 +56,7 @@ def test_a_combination_of_factors_is_held_out(scenes):
 
 
 def test_no_image_is_read(scenes, monkeypatch):
-    from iodine_pl.datamodules.parts import Part
+    from iodine_pl.datamodules.hdf5.sources import Part
 
     monkeypatch.setattr(Part, "read", None)
     monkeypatch.setattr(Part, "read_singly", None)

@@ -3,9 +3,9 @@ import pytest
 import scipy.ndimage
 from reference import DATA
 
-from iodine_pl.datamodules.deepmind import TETROMINOES
+from iodine_pl.datamodules.deepmind.releases import TETROMINOES
 from iodine_pl.datamodules.synthetic.tetrominoes import COLORS, SHAPES, TetrominoesGenerator
-from iodine_pl.tf_files.tfrecord import parse_example, read_records
+from iodine_pl.files.tensorflow.tfrecord import parse_example, read_records
 
 CELL = np.array(
     [[191, 255, 255, 255, 223], *[[127, 159, 159, 159, 191]] * 3, [95, 63, 63, 63, 127]], np.uint8

@@ -8,8 +8,8 @@ import bundles
 import numpy as np
 import pytest
 
-from iodine_pl.tf_files.checkpoints import read_checkpoint
-from iodine_pl.tf_files.tensor_bundle import BundleError
+from iodine_pl.files.tensorflow.checkpoints import read_checkpoint
+from iodine_pl.files.tensorflow.tensor_bundle import BundleError
 
 DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "checkpoint"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iodine_pl.tf_files.snappy import decompress
-from iodine_pl.tf_files.tensor_bundle import LARGEST_INDEX, BundleError, read_bundle
-from iodine_pl.tf_files.wire import WireError, masked_crc
+from iodine_pl.files.tensorflow.snappy import decompress
+from iodine_pl.files.tensorflow.tensor_bundle import LARGEST_INDEX, BundleError, read_bundle
+from iodine_pl.files.tensorflow.wire import WireError, masked_crc
 
 DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "checkpoint" / "model.ckpt-5"

@@ -6,7 +6,7 @@ from records import example, framed, write
 from reference import DATA
 
 from iodine_pl.datamodules import Feature, TFRecordError
-from iodine_pl.tf_files.tfrecord import parse_example, read_records
+from iodine_pl.files.tensorflow.tfrecord import parse_example, read_records
 
 REAL = DATA / "tetrominoes_mini.tfrecords"
 FEATURES = {"bytes": Feature((2, 3), np.uint8), "floats": Feature((4,)), "one": Feature(())}

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from iodine_pl.decoder import SpatialBroadcastDecoder
+from iodine_pl.distributions import make_distribution
 from iodine_pl.layers import conv_stack, mlp
-from iodine_pl.mixture import likelihood_of, make_distribution
+from iodine_pl.mixture import likelihood_of
 from iodine_pl.posterior import PRIOR_SCALE, Posterior
 from iodine_pl.result import Decomposition, Trace
 from iodine_pl.scene_model import Batch, SceneModel

@@ -1,0 +1,126 @@
+"""What all experiments share: numbers of every test image, from all processes, and files at the end."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from numpy.typing import NDArray
+from torch import Tensor
+
+from iodine_pl.callbacks.contract import require_fields
+from iodine_pl.callbacks.experiments.common.outcome import Outcome, as_text
+
+__all__ = ["Columns", "Experiment", "as_array", "need", "of_all_processes"]
+
+Columns = dict[str, NDArray[Any]]
+"""Name -> one row for every image."""
+
+
+def need(experiment: pl.Callback, batch: Any, *names: str) -> None:
+    """Checks that a batch has what an experiment looks at.
+
+    Raises:
+        MisconfigurationException: if not.
+    """
+    missing = [name for name in names if not isinstance(batch, dict) or name not in batch]
+    if missing:
+        raise MisconfigurationException(
+            f"{type(experiment).__name__} needs batches that are dicts with {', '.join(names)}; these have no "
+            f"{', '.join(missing)}. Take data with labels, or leave the experiment out"
+        )
+
+
+class Experiment(pl.Callback):
+    """Measures every test image, on any number of processes, and lets the first one write what came out.
+
+    It acts in ``test`` only. ``NAME.json``, ``NAME.csv`` and ``NAME*.png`` go to ``experiments/`` in the run's folder;
+    the table is printed, and TensorBoard has it and the pictures. Each image must have its ``index`` in the batch.
+
+    A subclass says in :meth:`measure` what to keep of a batch, and in :meth:`conclude` what follows from all of it.
+
+    Args:
+        folder: where to write; None: ``experiments/`` in the run's folder.
+    """
+
+    name: ClassVar[str]
+    fields: ClassVar[tuple[str, ...]] = ("masks", "means", "reconstruction", "nll", "kl", "trace")
+    """Of what the module's ``forward`` returns."""
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self._rows: dict[str, list[NDArray[Any]]] = {}
+
+    @abstractmethod
+    def measure(self, module: pl.LightningModule, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Returns what is kept of a batch: tensors with a row for each image."""
+
+    @abstractmethod
+    def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, rows: Columns) -> Outcome:
+        """Returns what came out; called on the first process alone, with the rows of all, in the images' order."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "test":
+            require_fields(self, pl_module, *self.fields)
+            folder = trainer.log_dir  # all processes must ask, as the first tells the others
+            self.target = self.folder or Path(folder or trainer.default_root_dir) / "experiments"
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._rows = {}
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        need(self, batch, "image", "index")
+        measured = {"index": batch["index"], **self.measure(pl_module, batch, batch_idx)}
+        for name, values in measured.items():
+            self._rows.setdefault(name, []).append(as_array(values))
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        mine = {name: np.concatenate(parts) for name, parts in self._rows.items()}
+        self._rows = {}
+        rows = of_all_processes(mine, trainer.world_size)
+        if not trainer.is_global_zero:
+            return
+        outcome = self.conclude(trainer, pl_module, rows)
+        about = {
+            "model": type(pl_module).__name__,
+            "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
+            "data": type(trainer.datamodule).__name__,  # type: ignore[attr-defined]
+            "images": len(rows["index"]),
+        }
+        files = outcome.write(self.target, self.name, trainer, about)
+        print(f"\n{self.name}, {len(rows['index'])} images\n\n{as_text(outcome.table)}\n")
+        print("\n".join(f"wrote {file}" for file in files))
+
+
+def as_array(values: Tensor) -> NDArray[Any]:
+    """Returns the same numbers on the CPU; numpy has no bfloat16."""
+    values = values.detach().cpu()
+    array: NDArray[Any] = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    return array
+
+
+def of_all_processes(mine: Columns, processes: int) -> Columns:
+    """Joins the rows of all processes, in the order of ``index`` where they have it."""
+    parts: list[Columns | None] = [mine]
+    if processes > 1:
+        parts = [None] * processes
+        torch.distributed.all_gather_object(parts, mine)
+    full = [part for part in parts if part]  # a process may have had no image
+    rows = {name: np.concatenate([part[name] for part in full]) for name in full[0]}
+    if "index" not in rows:
+        return rows
+    order = np.argsort(rows["index"], kind="stable")
+    return {name: values[order] for name, values in rows.items()}

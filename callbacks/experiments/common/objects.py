@@ -1,0 +1,128 @@
+"""The latents of the objects in training scenes, for what is fitted there and reported on test scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from iodine_pl import Decomposition
+from iodine_pl.callbacks.experiments.common.experiment import Columns, Experiment, as_array
+from iodine_pl.evaluation.matching import entity_masks, slot_of_entity
+from iodine_pl.evaluation.probe import FactorKind
+
+__all__ = ["Objects", "latents_of_entities", "objects_of", "scenes_of", "train_rows", "varying"]
+
+
+class Objects(NamedTuple):
+    """Holds the visible objects of many scenes, one after the other."""
+
+    latents: NDArray[Any]
+    """``(N, T+1, D)``: of the slot that shows the object, at every refinement step."""
+    factors: Mapping[str, NDArray[Any]]
+    """Name -> ``(N, ...)``."""
+
+
+def latents_of_entities(result: Decomposition, batch: Any, field: Literal["latents", "mean"]) -> dict[str, Tensor]:
+    """Returns ``latents`` (B, L, T+1, D), ``visible`` (B, L), ``column`` (B, L) and the factors as ``factor/NAME``.
+
+    An entity's latent is that of the slot that, after the last step, overlaps it most, as in the released code. Its
+    column is that of its middle.
+
+    Args:
+        result: with ``steps``; a model without refinement has one.
+        batch: with ``label`` and ``factors``.
+        field: the sample that was decoded, or the posterior's mean.
+    """
+    entities = next(iter(batch["factors"].values())).shape[1]
+    slots = slot_of_entity(batch["label"], result.masks, entities)
+    latents = torch.stack([getattr(step, field) for step in result.steps or (result,)], dim=2)  # (B, K, T+1, D)
+    index = slots[:, :, None, None].expand(-1, -1, *latents.shape[2:]).to(latents.device)
+    by_column = entity_masks(batch["label"], entities).sum(dim=2)  # (B, L, W)
+    pixels = by_column.sum(dim=2)
+    columns = torch.arange(by_column.shape[2], dtype=by_column.dtype)
+    factors = {f"factor/{name}": values for name, values in batch["factors"].items()}
+    middle = (by_column * columns).sum(dim=2) / pixels.clamp(min=1.0)
+    return {"latents": latents.gather(1, index), "visible": pixels > 0, "column": middle, **factors}
+
+
+def objects_of(rows: Columns) -> Objects:
+    """Keeps of every scene its visible objects; the background, entity 0, is none."""
+    visible = rows["visible"].copy()
+    visible[:, 0] = False
+    factors = {name.removeprefix("factor/"): x[visible] for name, x in rows.items() if name.startswith("factor/")}
+    return Objects(rows["latents"][visible], factors)
+
+
+def scenes_of(rows: Columns, objects: int) -> Objects:
+    """Takes a whole scene for one: its factors are those of its first objects from left to right, as ``1 x``, ``2 x``.
+
+    The latent is that of the one slot of a model that has no more.
+
+    Args:
+        rows: of many scenes.
+        objects: how many count; every scene must have as many.
+    """
+    visible = rows["visible"].copy()
+    visible[:, 0] = False
+    order = np.argsort(np.where(visible, rows["column"], np.inf), axis=1, kind="stable")
+    scene = np.arange(len(order))
+    factors = {
+        f"{place + 1} {name.removeprefix('factor/')}": values[scene, order[:, place]]
+        for place in range(objects)
+        for name, values in rows.items()
+        if name.startswith("factor/")
+    }
+    return Objects(rows["latents"][:, 0], factors)
+
+
+def varying(experiment: Experiment, kinds: Mapping[str, FactorKind], train: Objects) -> dict[str, FactorKind]:
+    """Leaves out the factors that are the same in all training objects, as the color of white sprites is.
+
+    Raises:
+        MisconfigurationException: if the data have no such factor, or none that varies.
+    """
+    if missing := [name for name in kinds if name not in train.factors]:
+        raise MisconfigurationException(
+            f"{type(experiment).__name__}: the data have no factor {', '.join(missing)}, but {', '.join(train.factors)}"
+        )
+    vary = {name: kind for name, kind in kinds.items() if (train.factors[name] != train.factors[name][:1]).any()}
+    if not vary:
+        raise MisconfigurationException(
+            f"{type(experiment).__name__}: of {', '.join(kinds)} nothing varies in these {len(train.latents)} objects"
+        )
+    return vary
+
+
+def train_rows(experiment: Experiment, trainer: pl.Trainer, module: pl.LightningModule, scenes: int) -> Columns:
+    """Measures this process's part of the first ``scenes`` training scenes of an epoch.
+
+    Raises:
+        MisconfigurationException: if the Trainer was given no datamodule to take them from.
+    """
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if data is None:
+        raise MisconfigurationException(
+            f"{type(experiment).__name__} fits on training scenes: give trainer.test a datamodule, "
+            "not test batches alone"
+        )
+    rows: dict[str, list[NDArray[Any]]] = {}
+    still = -(-scenes // trainer.world_size)
+    bar = tqdm(total=still, desc=f"{experiment.name}: training scenes", disable=not trainer.is_global_zero, leave=False)
+    for i, batch in enumerate(data.train_dataloader()):
+        placed = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+        for name, values in experiment.measure(module, placed, i).items():
+            rows.setdefault(name, []).append(as_array(values[:still]))
+        bar.update(min(still, len(batch["image"])))
+        still -= len(batch["image"])
+        if still <= 0:
+            break
+    bar.close()
+    return {name: np.concatenate(parts) for name, parts in rows.items()}

@@ -1,0 +1,87 @@
+"""Converts DeepMind's TFRecord files to HDF5."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from iodine_pl.datamodules.deepmind.releases import Release
+from iodine_pl.datamodules.deepmind.resizing import CROP, crop_and_resize
+from iodine_pl.datamodules.hdf5.columns import label_map, lone_membership, membership_map
+from iodine_pl.datamodules.hdf5.writer import BLOCK, MultiObjectWriter
+from iodine_pl.files.tensorflow.tfrecord import Source, TFRecordError, parse_example, read_records
+
+__all__ = ["convert"]
+
+
+def convert(
+    source: str | Path | Source, target: str | Path, release: Release, limit: int | None = None, size: int | None = None
+) -> int:
+    """Converts a TFRecord file, at most ``limit`` of its records, and returns how many there were.
+
+    It streams: nothing is unpacked to disk, and what follows the limit is not read. The target appears when it is
+    complete; an interrupted conversion leaves nothing and is begun anew. Every factor is kept. The masks of a record
+    become a label map; if in some record a pixel belongs to several entities or to none, the file also gets
+    ``membership``, a bit for each, so nothing is lost.
+
+    Args:
+        source: a TFRecord file, gzip or not; or something to ``read`` it from.
+        target: the HDF5 file to be written, in the layout of :class:`iodine_pl.datamodules.MultiObjectWriter`.
+        release: what a record must hold.
+        limit: number of records; None for all.
+        size: crop to the square that CLEVR's experiments use, and resize it to so many pixels; None: as it is.
+
+    Raises:
+        FileNotFoundError: if there is no source.
+        TFRecordError: if the source is damaged, cut off before the limit, or of another dataset; it names the record.
+        SceneFileError: if the target cannot be written.
+    """
+    name = Path(source).name if isinstance(source, str | Path) else source.name
+    resized: dict[str, Any] = {} if size is None else {"crop": CROP, "size": size, "resize": "TF1 bilinear, nearest"}
+    waiting: list[dict[str, NDArray[Any]]] = []
+    count = 0
+    with MultiObjectWriter(target, release.names, dataset=release.dataset, source=name, **resized) as writer:
+
+        def flush() -> None:
+            columns = {key: np.stack([scene[key] for scene in waiting]) for key in waiting[0] if key != "membership"}
+            membership = None
+            if any("membership" in scene for scene in waiting):
+                dtype = next(scene["membership"].dtype for scene in waiting if "membership" in scene)
+                lone = lone_membership(columns["label"], dtype)
+                membership = np.stack([scene.get("membership", lone[i]) for i, scene in enumerate(waiting)])
+            writer.append(columns.pop("image"), columns.pop("label"), columns, membership)
+            waiting.clear()
+
+        records = islice(read_records(source), limit)
+        for record in tqdm(records, desc=f"converting {name}", unit=" records", total=limit):
+            try:
+                waiting.append(_scene(parse_example(record, release.features), release, size))
+            except ValueError as error:
+                raise TFRecordError(
+                    f"{name}: record {count}: {error}. Is this the {release.dataset} file, and complete? "
+                    "If so, download it again"
+                ) from error
+            count += 1
+            if len(waiting) == 4 * BLOCK:
+                flush()
+        if waiting:
+            flush()
+    return count
+
+
+def _scene(record: dict[str, NDArray[Any]], release: Release, size: int | None) -> dict[str, NDArray[Any]]:
+    """Returns the fields of a record as they are stored."""
+    mask = record.pop("mask")[..., 0]  # (L, H, W), or (H, W, L)
+    mask = np.moveaxis(mask, 2, 0) if release.masks_last else mask
+    if size is not None:
+        record["image"], mask = crop_and_resize(record["image"], mask, size)
+    try:
+        record["label"] = label_map(mask)
+    except ValueError:
+        record["label"], record["membership"] = membership_map(mask)
+    return record

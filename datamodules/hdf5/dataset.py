@@ -1,0 +1,274 @@
+"""Reads batches of scenes from one or many files."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from glob import has_magic
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from iodine_pl.datamodules.hdf5.errors import SceneFileError
+from iodine_pl.datamodules.hdf5.sources import IMAGE_ENDINGS, Part, parts_of
+
+__all__ = ["SceneDataset", "find_files"]
+
+WINDOW = 16
+"""Blocks that training mixes with one another: a batch comes from so many at most (two windows at a border)."""
+
+_CACHE_BYTES = 256 << 20
+_JOINED_BYTES = 16 << 20
+_THREADS = 2  # that unpack blocks; more cores have more to do than that
+_OPEN_FILES = 400  # systems allow 1,024 by default
+
+
+def find_files(path: str | Path) -> list[Path]:
+    """Returns the files that a path means: itself, those of a pattern such as ``clevr-*.h5``, or the HDF5 files of a
+    folder; a folder of images means itself.
+
+    Raises:
+        SceneFileError: if there are none.
+    """
+    path = Path(path)
+    if has_magic(str(path)) and not path.exists():
+        found = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+        if not found:
+            raise SceneFileError(f"no file matches {path}")
+        return found
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir() if file.suffix in (".h5", ".hdf5"))
+        if found or any(file.suffix.lower() in IMAGE_ENDINGS for file in path.iterdir()):
+            return found or [path]
+        raise SceneFileError(f"the folder {path} has neither HDF5 files nor images ({', '.join(IMAGE_ENDINGS)})")
+    return [path]
+
+
+class SceneDataset(Dataset[dict[str, Any]]):
+    """Reads batches: ``dataset[[3, 1, 2]]`` is a dict with those scenes in that order.
+
+    Images that are stored in blocks are read and unpacked by the block, and the last few blocks are kept, so a batch
+    whose indices lie in few blocks is cheap. Files are opened at the first read in each process, never before a fork,
+    and not carried into a pickle.
+
+    Args:
+        paths: a file, a pattern, a folder (see :func:`find_files`), or several of them, which follow one another. A
+            file is in the layout of :class:`iodine_pl.datamodules.MultiObjectWriter` or in one of those of other
+            projects; docs/data.md lists them.
+
+    Attributes:
+        image_shape: (H, W, C).
+        splits: train, val, test -> positions, if the file has such groups; else empty.
+        window: number of blocks that may be mixed in an order of reading without reading any twice.
+
+    Raises:
+        SceneFileError: if a file is missing, damaged, empty or of another layout, or the images differ in size.
+    """
+
+    def __init__(self, paths: str | Path | Sequence[str | Path]) -> None:
+        given = [paths] if isinstance(paths, str | Path) else paths
+        self._parts: list[Part] = [part for path in given for file in find_files(path) for part in parts_of(file)]
+        first = self._parts[0]
+        self.image_shape: tuple[int, ...] = first.shapes["image"][0]
+        self._shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+        for part in self._parts:
+            for name, (shape, kind) in part.shapes.items():
+                expected = self._shapes.setdefault(name, (shape, kind))
+                if (shape, kind) != expected:
+                    raise SceneFileError(
+                        f"{name} of {part.path} is {shape} {kind}, in the files before it {expected[0]} {expected[1]}: "
+                        "give files of one size and kind"
+                    )
+        self._starts = np.cumsum([0, *(part.length for part in self._parts)])
+        self.splits = {
+            part.split: np.arange(self._starts[i], self._starts[i + 1])
+            for i, part in enumerate(self._parts)
+            if part.split is not None
+        }
+        self._blocks = np.array([part.block for part in self._parts])
+        self._first_block = np.cumsum([0, *(-(-part.length // part.block) for part in self._parts)])
+        self._rows = int(self._blocks.max())
+        largest = self._rows * sum(int(np.prod(shape)) * kind.itemsize for shape, kind in self._shapes.values())
+        self._capacity = max(1, min(2 * WINDOW, _CACHE_BYTES // largest))
+        self.window = max(1, self._capacity // 2)
+        self._cache: dict[str, NDArray[Any]] = {}
+        self._cached: OrderedDict[int, int] = OrderedDict()  # block -> its place in the cache
+        self._free = list(range(self._capacity))
+        self._small: dict[str, NDArray[Any] | None] = {}
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._open: OrderedDict[int, None] = OrderedDict()  # parts, the last used at the end
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def files(self) -> list[Path]:
+        """Files and folders that are read."""
+        return list(dict.fromkeys(part.path for part in self._parts))
+
+    def block_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns the number of the block that each scene is read with."""
+        return self._blocks_of(*self._locate(indices))
+
+    def small(self, name: str) -> NDArray[Any] | None:
+        """Returns ``num_objects`` (N,) or a factor (N, L, ...) of all scenes, without reading images, or None."""
+        if not all(name in part.small_names for part in self._parts):
+            return None
+        return np.concatenate([self._part(i).small(name) for i in range(len(self._parts))])
+
+    @property
+    def factors(self) -> list[str]:
+        """Names of the factors that all files have."""
+        shared = [name for name in self._parts[0].small_names if all(name in part.small_names for part in self._parts)]
+        return [name for name in shared if name != "num_objects"]
+
+    def names(self, factor: str) -> list[str]:
+        """Returns the names of a factor's codes 0, 1, ...; empty if they have none."""
+        return self._parts[0].names.get(factor, [])
+
+    def __getitem__(self, indices: Sequence[int]) -> dict[str, Any]:
+        """Returns ``image`` (B, C, H, W) uint8, ``index`` (B,), and as far as the files have them ``label`` (B, H, W)
+        uint8, ``membership`` (B, H, W), ``num_objects`` (B,) and ``factors``, a dict of (B, L, ...)."""
+        where = np.asarray(indices, dtype=np.int64)
+        part, row = self._locate(where)
+        used = [self._part(i) for i in dict.fromkeys(part.tolist())]
+        pixels = {
+            name: np.empty((len(where), *shape), kind)
+            for name, (shape, kind) in self._shapes.items()
+            if all(name in each.shapes for each in used)
+        }
+        if self._rows == 1:
+            for number in dict.fromkeys(part.tolist()):
+                here = np.flatnonzero(part == number)
+                for name, out in pixels.items():
+                    self._parts[number].read_singly(row[here].tolist(), name, out, here.tolist())
+        else:
+            self._gather(part, row, pixels)
+        if "label" in pixels:
+            self._check_labels(pixels["label"], part, row)
+        batch: dict[str, Any] = {name: torch.from_numpy(values) for name, values in pixels.items()}
+        batch["image"] = batch["image"].permute(0, 3, 1, 2)
+        batch["index"] = torch.from_numpy(where)
+        small = {
+            name: torch.from_numpy(self._small_rows(name, where, part, row))
+            for name in used[0].small_names
+            if all(name in each.small_names for each in used)
+        }
+        if "num_objects" in small:
+            batch["num_objects"] = small.pop("num_objects").long()
+        return batch | {"factors": small}
+
+    def _check_labels(self, label: NDArray[np.uint8], part: NDArray[np.int64], row: NDArray[np.int64]) -> None:
+        limits = [self._parts[i].num_entities for i in dict.fromkeys(part.tolist())]
+        if None in limits or int(label.max()) < min(limits):
+            return
+        for i, (number, r) in enumerate(zip(part.tolist(), row.tolist(), strict=True)):
+            entities, largest = self._parts[number].num_entities, int(label[i].max())
+            if entities is not None and largest >= entities:
+                raise SceneFileError(
+                    f"{self._parts[number].path}: label of scene {r} has entity {largest}, but there are L = {entities}"
+                    f" entities, 0 to {entities - 1}. The file is wrong: write it anew"
+                )
+
+    def _locate(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        part = np.searchsorted(self._starts, indices, side="right") - 1
+        return part, indices - self._starts[part]
+
+    def _blocks_of(self, part: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.asarray(self._first_block[part] + row // self._blocks[part])
+
+    def _part(self, number: int) -> Part:
+        """Returns a part, opened; of very many files only the last used stay so."""
+        self._open[number] = None
+        self._open.move_to_end(number)
+        if len(self._open) > _OPEN_FILES:
+            self._parts[self._open.popitem(last=False)[0]].close()
+        self._parts[number].open()
+        return self._parts[number]
+
+    def _small_rows(
+        self, name: str, where: NDArray[np.int64], part: NDArray[np.int64], row: NDArray[np.int64]
+    ) -> NDArray[Any]:
+        if name not in self._small:
+            self._small[name] = self._joined(name)
+        joined = self._small[name]
+        if joined is not None:
+            return joined[where]
+        return np.stack([self._part(p).small(name)[r] for p, r in zip(part.tolist(), row.tolist(), strict=True)])
+
+    def _joined(self, name: str) -> NDArray[Any] | None:
+        """Returns ``num_objects`` or a factor of all files in one array, if that takes little memory, else None.
+
+        Of a single file it takes none: the array is the file.
+        """
+        if len(self._parts) == 1:
+            return self._part(0).small(name)
+        first = self._part(0).small(name)
+        if first.nbytes / len(first) * len(self) > _JOINED_BYTES:
+            return None
+        return self.small(name)
+
+    def _gather(self, part: NDArray[np.int64], row: NDArray[np.int64], pixels: dict[str, NDArray[Any]]) -> None:
+        """Takes the rows out of the cache, a cacheful of blocks at a time."""
+        if not self._cache:
+            rows = self._capacity * self._rows
+            self._cache = {name: np.empty((rows, *shape), kind) for name, (shape, kind) in self._shapes.items()}
+        needed, which = np.unique(self._blocks_of(part, row), return_inverse=True)
+        for first in range(0, len(needed), self._capacity):
+            group = needed[first : first + self._capacity]
+            self._load(group.tolist())
+            place = np.array([self._cached[number] for number in group.tolist()])
+            here = np.flatnonzero((which >= first) & (which < first + len(group)))
+            position = place[which[here] - first] * self._rows + row[here] % self._blocks[part[here]]
+            for name, out in pixels.items():
+                if len(here) == len(out):
+                    np.take(self._cache[name], position, axis=0, out=out, mode="clip")
+                else:
+                    out[here] = self._cache[name][position]
+
+    def _load(self, blocks: Sequence[int]) -> None:
+        """Reads those blocks that are not in the cache, in place of those used the longest ago."""
+        for block in blocks:
+            if block in self._cached:
+                self._cached.move_to_end(block)
+        missing = [block for block in blocks if block not in self._cached]
+        while len(self._free) < len(missing):
+            self._free.append(self._cached.popitem(last=False)[1])
+        where = [int(np.searchsorted(self._first_block, block, side="right") - 1) for block in missing]
+        jobs = list(zip(missing, where, self._free, strict=False))
+        for number in where:
+            self._part(number)
+        if len(jobs) < 2:
+            for job in jobs:
+                self._read(*job)
+        else:  # unpacking is most of the work, and threads do it side by side
+            if self._pool is None or self._pool[0] != os.getpid():
+                self._pool = (os.getpid(), ThreadPoolExecutor(_THREADS))
+            for _ in self._pool[1].map(lambda job: self._read(*job), jobs):
+                pass
+        # Only now, as an error must not leave a block in the list that was never read.
+        self._cached.update((block, place) for block, _, place in jobs)
+        del self._free[: len(jobs)]
+
+    def _read(self, block: int, number: int, place: int) -> None:
+        part = self._parts[number]
+        start = (block - int(self._first_block[number])) * part.block
+        stop = min(start + part.block, part.length)
+        at = place * self._rows
+        for name in part.shapes:
+            part.read(start, stop, name, self._cache[name][at : at + stop - start])
+
+    def close(self) -> None:
+        """Closes the files; the next read opens them again."""
+        for part in self._parts:
+            part.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        fresh = {"_cache": {}, "_cached": OrderedDict(), "_free": list(range(self._capacity)), "_open": OrderedDict()}
+        return self.__dict__ | fresh | {"_small": {}, "_pool": None}

@@ -1,0 +1,119 @@
+"""Gradients inside the forward pass, and results that enter the graph from outside of it.
+
+A refinement step differentiates the loss wherever the forward pass is called. What was computed outside of the graph
+enters it with gradients that are known already, or that are found out again later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["differentiation_allowed", "recomputed", "usable_in_graph", "with_known_gradients"]
+
+
+@contextmanager
+def differentiation_allowed() -> Iterator[None]:
+    """Turns gradients on, also inside ``no_grad`` and ``inference_mode`` (Lightning evaluates under these)."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def usable_in_graph(x: Tensor) -> Tensor:
+    """Returns ``x``, copied if it was made under ``inference_mode``: such a tensor cannot enter a graph."""
+    return x.clone() if x.is_inference() else x
+
+
+def recomputed(
+    function: Callable[..., tuple[Tensor, ...]],
+    outputs: tuple[Tensor, ...],
+    inputs: tuple[Tensor, ...],
+    parameters: Sequence[Tensor],
+) -> tuple[Tensor, ...]:
+    """Returns ``outputs`` as differentiable functions of ``inputs`` and ``parameters``, without keeping activations.
+
+    The backward pass calls ``function`` once more, with a graph, under the autocast of now, and goes through that.
+
+    Args:
+        function: gives the outputs from the inputs.
+        outputs: ``function(*inputs)``, computed already, outside of any graph.
+        inputs: get gradients where they need them.
+        parameters: leaves that ``function`` uses; get gradients too.
+    """
+    result: tuple[Tensor, ...] = _Recomputed.apply(function, outputs, len(inputs), *inputs, *parameters)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Recomputed(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, function: Callable[..., tuple[Tensor, ...]], outputs: tuple[Tensor, ...], count: int, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.function = function
+        ctx.count = count
+        ctx.device_type = outputs[0].device.type
+        ctx.autocast = (torch.is_autocast_enabled(ctx.device_type), torch.get_autocast_dtype(ctx.device_type))
+        ctx.save_for_backward(*tensors)
+        return tuple(x.view_as(x) for x in outputs)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        tensors = ctx.saved_tensors
+        needed = ctx.needs_input_grad[3:]
+        inputs = [x.detach().requires_grad_(need) for x, need in zip(tensors[: ctx.count], needed, strict=False)]
+        leaves = (*inputs, *tensors[ctx.count :])
+        enabled, dtype = ctx.autocast
+        with torch.enable_grad(), torch.autocast(ctx.device_type, dtype, enabled, cache_enabled=False):
+            outputs = ctx.function(*inputs)
+        wanted = [x for x, need in zip(leaves, needed, strict=True) if need]
+        found = iter(torch.autograd.grad(outputs, wanted, gradients, allow_unused=True))
+        return (None, None, None, *(next(found) if need else None for need in needed))
+
+
+def with_known_gradients(
+    value: Tensor, weights: Tensor, inputs: Sequence[Tensor], parameters: Sequence[Tensor], gradients: Sequence[Tensor]
+) -> Tensor:
+    """Returns ``value`` as a differentiable function of inputs and parameters whose gradients are known already.
+
+    Args:
+        value: ``(N, B)``: N numbers of each of B images.
+        weights: ``(N,)``: the weights that the N have in what will be differentiated, up to a factor; one factor for
+            all images.
+        inputs: N tensors ``(B, ...)``, of which the numbers are functions.
+        parameters: others, of which all numbers are functions.
+        gradients: that of each input, unweighted; then that of each parameter, the weighted sum over N and B.
+
+    Raises:
+        RuntimeError: in the backward pass, if the weights turn out to be others.
+    """
+    result: Tensor = _KnownGradients.apply(value, weights, len(inputs), gradients, *inputs, *parameters)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _KnownGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, value: Tensor, weights: Tensor, count: int, gradients: Sequence[Tensor], *_: Tensor
+    ) -> Tensor:
+        ctx.count = count
+        ctx.save_for_backward(weights, *gradients)
+        return value.view_as(value)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
+        weights, *gradients = ctx.saved_tensors
+        factor = given[-1, 0] / weights[-1]
+        error = (given - factor * weights.unsqueeze(1)).abs().max()
+        if error > 1e-4 * factor.abs():  # NaN is neither, and passes on
+            raise RuntimeError(
+                "the gradients of this likelihood were taken with the weights t/T of the refinement steps t, the same "
+                "for every image, but the loss gives it others: use the model's own loss, or input_gradients='full'"
+            )
+        of_inputs = [g * w.view(-1, *(1,) * (g.ndim - 1)) for w, g in zip(given, gradients[: ctx.count], strict=True)]
+        return (None, None, None, None, *of_inputs, *(factor * g for g in gradients[ctx.count :]))

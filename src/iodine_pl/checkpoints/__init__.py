@@ -1,0 +1,1 @@
+"""Checkpoints: found, loaded, written, passed on."""

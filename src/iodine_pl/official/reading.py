@@ -1,0 +1,140 @@
+"""Reads a checkpoint of the reference code (TensorFlow 1) into an IODINE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from iodine_pl.files.tensorflow.checkpoints import read_checkpoint
+from iodine_pl.iodine import IODINE
+from iodine_pl.official.variables import in_our_layout, infer_arguments, load_variables
+
+__all__ = ["Official", "read_official"]
+
+NETWORKS = ("tetrominoes", "multi_dsprites", "clevr6")
+
+_PROBE = "factor_evaluator/"
+_FIRST, _SECOND = "/Adam", "/Adam_1"
+_POWERS = ("beta1_power", "beta2_power")
+_STEP = "global_step"
+
+
+class Official(NamedTuple):
+    """Holds what a checkpoint of the reference code says."""
+
+    model: IODINE
+    network: str | None
+    """Which of the released networks it is, by its architecture."""
+    step: int
+    """Updates that were done; 0 if the checkpoint does not say."""
+    moments: dict[str, tuple[Tensor, Tensor]]
+    """Parameter -> Adam's two moments; empty if the checkpoint has none."""
+    unused: tuple[str, ...]
+    """Variables of the factor probe, which is no part of the model."""
+
+    def describe(self) -> str:
+        """Says in a few lines what was found and what becomes of it."""
+        parameters = list(self.model.parameters())
+        released = "no released network" if self.network is None else f"the released network {self.network}"
+        lines = {
+            "architecture": f"that of {released}, {sum(p.numel() for p in parameters):,} parameters",
+            "variables used": f"{len(parameters)}",
+            "slots": f"{self.model.num_slots}, which is not in the file: any other number can be asked for",
+            "updates done": f"{self.step:,}",
+            "moments of Adam": f"of {len(self.moments)} variables" if self.moments else "none",
+            "factor probe": "not used: " + ", ".join(self.unused) if self.unused else "none",
+        }
+        return "\n".join(f"{name}: {text}" for name, text in lines.items())
+
+
+def read_official(
+    source: str | Path | Mapping[str, ArrayLike], folder: str | None = None, **arguments: Any
+) -> Official:
+    """Makes the model that a checkpoint of the reference code holds, with its weights.
+
+    The architecture is read off names and shapes of the variables. What these do not tell (number of slots and
+    refinement steps, pixel distribution, training) is that of the released network of this architecture, else IODINE's
+    default.
+
+    Args:
+        source: the checkpoint, as :func:`iodine_pl.files.tensorflow.checkpoints.read_checkpoint` takes it; or its
+            variables by name: convolutions HWIO, linear layers in x out.
+        folder: of several in ``source``, such as ``clevr6``.
+        arguments: of IODINE, in place of those.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint.
+        ValueError: if it cannot be read, or naming every variable that is missing, unknown, misshapen or not finite.
+    """
+    if isinstance(source, Mapping):
+        return _from_variables(source, arguments)
+    where, bundle = read_checkpoint(source, folder)
+    try:
+        if bundle.unreadable:
+            problems = [f"{name} is {reason}" for name, reason in bundle.unreadable.items()]
+            raise ValueError(f"no variables of IODINE: {'; '.join(problems)}")
+        return _from_variables(bundle.arrays, arguments)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _from_variables(variables: Mapping[str, ArrayLike], arguments: Mapping[str, Any]) -> Official:
+    weights: dict[str, ArrayLike] = {}
+    moments: tuple[dict[str, ArrayLike], dict[str, ArrayLike]] = ({}, {})
+    powers: dict[str, ArrayLike] = {}
+    unused: list[str] = []
+    for name, value in variables.items():
+        if name.startswith(_PROBE):
+            unused.append(name)
+        elif name.endswith(_SECOND):
+            moments[1][name.removesuffix(_SECOND)] = value
+        elif name.endswith(_FIRST):
+            moments[0][name.removesuffix(_FIRST)] = value
+        elif name in _POWERS:
+            powers[name] = value
+        elif name != _STEP:
+            weights[name] = value
+    step = _step(variables[_STEP]) if _STEP in variables else 0
+
+    inferred = infer_arguments(weights)
+    arguments = inferred | dict(arguments)
+    with torch.device("meta"):  # takes no memory, however large a wrong shape makes it
+        network = next((name for name in NETWORKS if _is_network(name, inferred)), None)
+        make = IODINE if network is None else getattr(IODINE, network)
+        in_our_layout(make(**arguments), weights)
+    model = make(**arguments)
+    load_variables(model, weights)
+    if not any(moments) and not powers:
+        return Official(model, network, step, {}, tuple(unused))
+
+    if missing := [name for name in (_STEP, *_POWERS) if name not in variables]:
+        raise ValueError(f"Adam's moments are there, but not {', '.join(missing)}")
+    for name, beta in zip(_POWERS, model.betas, strict=True):
+        stored, expected = float(np.asarray(powers[name])), beta ** (step + 1)
+        if not math.isclose(stored, expected, abs_tol=1e-3):
+            raise ValueError(
+                f"{name} is {stored:.6g}, but {beta} to the power of {_STEP} + 1 = {step + 1} is {expected:.6g}: Adam "
+                "ran with another beta; name it by betas=..."
+            )
+    first = in_our_layout(model, moments[0], _FIRST)
+    second = in_our_layout(model, moments[1], _SECOND)
+    return Official(model, network, step, {name: (first[name], second[name]) for name in first}, tuple(unused))
+
+
+def _step(value: ArrayLike) -> int:
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "iu" or array.item() < 0:
+        raise ValueError(f"{_STEP} must be one number of updates, not {array.dtype} of shape {array.shape}")
+    return int(array.item())
+
+
+def _is_network(name: str, inferred: Mapping[str, Any]) -> bool:
+    released = getattr(IODINE, name)().hparams
+    return all(released[argument] == value for argument, value in inferred.items())

@@ -1,0 +1,211 @@
+"""Writes the page of a run: configuration, curves, slots over the refinement steps, experiments."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import import_module, resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+
+from iodine_pl.checkpoints.finding import run_of
+from iodine_pl.checkpoints.loading import load_model
+from iodine_pl.evaluation.panels import slot_panel
+from iodine_pl.scene_model import SceneModel
+
+__all__ = ["write_report"]
+
+_CURVES = (
+    "val/ari_fg",
+    "val/ari_fg_responsibilities",
+    "val/elbo",
+    "val/mse",
+    "val/kl",
+    "train/loss",
+    "val/mask_entropy",
+    "val/slots_used",
+)
+
+
+def write_report(
+    source: str | Path, out: str | Path | None = None, config: str | Path | None = None, num_images: int = 6
+) -> Path:
+    """Writes the page of a run or of a checkpoint.
+
+    Args:
+        source: folder of a run (``runs/NAME/version_N``; its best checkpoint is shown, else its last), or a checkpoint.
+        out: the file; None: ``report.html`` in the run's folder, or beside the checkpoint.
+        config: configuration that says what the data are; None: the run's own.
+        num_images: test images that are shown.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: if there is no such run or checkpoint, or no configuration.
+    """
+    source = Path(source)
+    if source.is_dir():
+        run: Path | None = source
+        kept = [source / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
+        checkpoint = next((path for path in kept if path.is_file()), None)
+        if checkpoint is None:
+            raise FileNotFoundError(f"{source} has no checkpoints/best.ckpt or last.ckpt: it is no folder of a run")
+    else:
+        checkpoint, run = source, run_of(source)
+    model = load_model(checkpoint)
+    settings = _settings(checkpoint, run, config)
+    step = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get("global_step", 0)
+    sections = {
+        "Slots": _slots(model, settings, num_images),
+        "Curves": _curves(run) if run is not None else "",
+        **(_experiments(run / "experiments") if run is not None else {}),
+        "Configuration": f"<pre>{escape(yaml.safe_dump(_given(settings), sort_keys=False))}</pre>",
+    }
+    sections = {name: content for name, content in sections.items() if content}
+    weights = sum(p.numel() for p in model.parameters())
+    page = Template(resources.files("iodine_pl.report").joinpath("page.html").read_text(encoding="utf-8")).substitute(
+        title=escape(str(run or checkpoint)),
+        subtitle=f"{type(model).__name__}, {weights:,} parameters, {escape(checkpoint.name)} after {step:,} updates",
+        links="".join(f'<a href="#{_anchor(name)}">{escape(name)}</a>' for name in sections),
+        sections="\n".join(
+            f'<section id="{_anchor(name)}"><h2>{escape(name)}</h2>\n{content}</section>'
+            for name, content in sections.items()
+        ),
+    )
+    target = Path(out) if out is not None else (run / "report.html" if run else checkpoint.with_suffix(".html"))
+    beside = target.with_name(f".{target.name}.part")
+    beside.write_text(page, encoding="utf-8")
+    os.replace(beside, target)
+    return target
+
+
+def _anchor(name: str) -> str:
+    return name.lower().replace(" ", "-")
+
+
+def _settings(checkpoint: Path, run: Path | None, config: str | Path | None) -> dict[str, Any]:
+    file = Path(config) if config is not None else run and run / "config.yaml"
+    if not file or not file.is_file():
+        raise FileNotFoundError(
+            f"{checkpoint} does not say what its data are: give --config FILE, such as configs/tetrominoes.yaml"
+        )
+    settings: dict[str, Any] = yaml.safe_load(file.read_text())
+    if "data" not in settings:
+        raise FileNotFoundError(f"{file} has no data: give --config with a file that names them")
+    return settings
+
+
+def _given(settings: Any) -> Any:
+    """Leaves out what a configuration leaves to its default."""
+    if isinstance(settings, dict):
+        return {name: _given(value) for name, value in settings.items() if value is not None}
+    return settings
+
+
+def _slots(model: SceneModel, settings: Mapping[str, Any], num_images: int) -> str:
+    """Shows the slots of some test images, with a slider over the refinement steps."""
+    data = settings["data"]
+    module, name = data["class_path"].rsplit(".", 1)
+    datamodule = getattr(import_module(module), name)(**data.get("init_args", {}))
+    datamodule.prepare_data()
+    datamodule.setup("test")
+    rows = datamodule.splits["test"][:num_images]
+    batch = datamodule.on_after_batch_transfer(datamodule.dataset[rows], 0)
+    with torch.no_grad():
+        steps = model.decompose(batch, return_steps=True).steps
+    images = batch["image"]
+    frames = [images] * len(steps) if images.ndim == 4 else images.unbind(dim=1)  # a sequence has one for each step
+    panels = [_png(slot_panel(frame, step)) for frame, step in zip(frames, steps, strict=True)]
+    last = len(panels) - 1
+    return (
+        f"<p>Each row is a test image: input, reconstruction, masks with a colour per slot, then every slot on white."
+        f'</p>\n<div data-steps><label>Refinement step <input type="range" min="0" max="{last}" value="{last}"> '
+        f'<output>{last}</output> of {last}</label>\n<p><img alt="slots at the chosen refinement step"></p>\n'
+        f'<script type="application/json">{json.dumps(panels)}</script></div>'
+    )
+
+
+def _curves(run: Path) -> str:
+    """Draws the scalars of a run's event files."""
+    from matplotlib.figure import Figure
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    points: dict[str, dict[int, float]] = {}
+    for file in sorted(run.glob("events.out.tfevents.*")):
+        events = EventAccumulator(str(file), size_guidance={"scalars": 0})
+        events.Reload()
+        for name in set(_CURVES) & set(events.Tags()["scalars"]):
+            points.setdefault(name, {}).update({event.step: event.value for event in events.Scalars(name)})
+    names = [name for name in _CURVES if name in points]
+    if not names:
+        return ""
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(4.0 * columns, 2.6 * lines), layout="constrained")
+    for axes, name in zip(figure.subplots(lines, columns, squeeze=False).flat, names, strict=False):
+        steps = sorted(points[name])
+        values = [points[name][step] for step in steps]
+        axes.plot(steps, values, linewidth=1, marker="." if len(steps) < 40 else None)
+        axes.set_title(name, fontsize="medium")
+        axes.set_xlabel("updates")
+        axes.grid(alpha=0.3)
+        finite = np.asarray(values)[np.isfinite(values)]
+        if len(finite) > 10:  # the first losses are far above all others
+            low, high = np.quantile(finite, [0.0, 0.97] if "loss" in name or "mse" in name else [0.03, 1.0])
+            axes.set_ylim(low - 0.05 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9)
+    for axes in figure.axes[len(names) :]:
+        axes.remove()
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg")
+    return drawn.getvalue()[drawn.getvalue().index("<svg") :]
+
+
+def _experiments(folder: Path) -> dict[str, str]:
+    """Shows the table and the pictures of each experiment that the run has."""
+    found = {}
+    names = [file.stem for file in sorted(folder.glob("*.json"))]
+    for name in names:
+        content = json.loads((folder / f"{name}.json").read_text())
+        about = f"{content['images']} images of {content['data']}, {content['model']}, {content['checkpoint']}"
+        pictures = [
+            file
+            for file in sorted(folder.glob(f"{name}*.png"))
+            if max((other for other in names if file.stem.startswith(other)), key=len) == name
+        ]
+        images = "\n".join(
+            f'<p><img src="{_as_uri(file.read_bytes())}" alt="{escape(file.stem)}"></p>' for file in pictures
+        )
+        title = name.replace("_", " ").capitalize()
+        found[title] = f'<p class="quiet">{escape(about)}</p>\n{_table(content["table"])}\n{images}'
+    return found
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    def cell(value: Any) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
+
+    head = "".join(f"<th>{escape(name)}" for name in rows[0]) if rows else ""
+    body = "\n".join("<tr>" + "".join(f"<td>{cell(value)}" for value in row.values()) for row in rows)
+    return f"<table>\n<tr>{head}\n{body}\n</table>"
+
+
+def _png(picture: NDArray[np.uint8]) -> str:
+    data = io.BytesIO()
+    Image.fromarray(picture).save(data, "png", optimize=True)
+    return _as_uri(data.getvalue())
+
+
+def _as_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
