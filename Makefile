@@ -1,6 +1,6 @@
 # make quickstart: trains a small IODINE for a few minutes, on two cores where there are two, and shows what it sees
 # make test:       runs the whole suite
-# make lint:       style and types
+# make lint:       style, types, and which part may import which
 # Each makes its environment in .venv first, with the exact versions of constraints.txt. PYTHON names the interpreter.
 
 PYTHON ?= python3
@@ -18,7 +18,7 @@ quickstart: .venv/installed
 		--trainer.devices $(PROCESSES) --data.batch_size $$((8 / $(PROCESSES))) --trainer.precision $(PRECISION)
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -26,6 +26,7 @@ lint: .venv/installed
 	rm -rf build
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/typing .
 	MYPYPATH=build/typing $(BIN)/mypy -p iodine_pl
+	PYTHONPATH=build/typing $(BIN)/lint-imports --no-cache
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'iodine-pl needs Python 3.10 or later')"

@@ -29,9 +29,9 @@ from iodine_pl.datamodules import (
     SceneDataset,
     TetrominoesDataModule,
 )
-from iodine_pl.datamodules.generate import generate
 from iodine_pl.datamodules.synthetic.clevr import ClevrGenerator
 from iodine_pl.datamodules.synthetic.multi_dsprites import MultiDSpritesGenerator
+from iodine_pl.datamodules.synthetic.shards import generate
 from iodine_pl.datamodules.synthetic.tetrominoes import TetrominoesGenerator
 
 KINDS = {"clevr": ClevrDataModule, "tetrominoes": TetrominoesDataModule, "multi_dsprites": MultiDSpritesDataModule}
@@ -75,7 +75,7 @@ def make(folder):
             file.create_dataset("label", shape[:3], np.uint8)
             for start in range(0, len(scenes), 1024):
                 batch = scenes[range(start, min(start + 1024, len(scenes)))]
-                file["image"][start : start + 1024] = batch["image"].permute(0, 2, 3, 1)
+                file["image"][start : start + 1024] = batch["image"]
                 file["label"][start : start + 1024] = batch["label"]
 
 

@@ -33,18 +33,25 @@ def require_fields(callback: pl.Callback, module: pl.LightningModule, *fields: s
 
 
 def decomposition_of(module: pl.LightningModule, batch: Any, outputs: Any) -> Any:
-    """Returns the decomposition that the step returned, if it did; else asks the module for it."""
+    """Returns the decomposition that the step returned; calls ``forward`` if the step returned none."""
     return outputs if hasattr(outputs, "masks") else module(batch)
 
 
 def decompose(module: pl.LightningModule, batch: Any, batch_idx: int, **options: Any) -> Any:
-    """Decomposes a batch anew, with options such as ``return_steps``, ``num_slots``, ``num_iterations`` and ``run``.
+    """Decomposes a batch again, with options such as ``return_steps``, ``num_slots``, ``num_iterations`` and ``run``.
 
-    A :class:`iodine_pl.SceneModel` takes its noise from the images' index, so that it is the same on any number of
-    processes. Of another module ``forward`` is called; it does without ``return_steps``, not without the others.
+    A :class:`iodine_pl.SceneModel` keys its noise by the images' index. Without ``num_slots``, ``num_iterations`` and
+    ``run`` the result is therefore the one that its validation, test or prediction step returned for this batch. For
+    any other module, ``forward`` is called; ``return_steps`` is dropped if unsupported, other options raise.
+
+    Args:
+        module: the model.
+        batch: the whole batch that the step was given.
+        batch_idx: its position, which keys the noise where the batch has no ``index``.
+        options: of the module's ``decompose``, or of its ``forward``.
 
     Raises:
-        MisconfigurationException: if the module takes no such option.
+        MisconfigurationException: if the module's ``forward`` takes no such option.
     """
     own = getattr(module, "decompose", None)
     if own is not None:

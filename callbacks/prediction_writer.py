@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from iodine_pl.callbacks.contract import decomposition_of, require_fields
 from iodine_pl.datamodules.hdf5.writer import append_rows
+from iodine_pl.files.atomic import move_into_place
 
 __all__ = ["PredictionWriter"]
 
@@ -67,7 +67,7 @@ class PredictionWriter(pl.Callback):
         if trainer.is_global_zero:
             parts = [self._part(rank) for rank in range(trainer.world_size)]
             _join(parts)
-            os.replace(parts[0], self.target)
+            move_into_place(parts[0], self.target)
             print(f"Wrote {self.target}")
         trainer.strategy.barrier("predictions joined")
 

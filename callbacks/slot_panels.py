@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +14,34 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
 
-from iodine_pl.callbacks.contract import require_fields
-from iodine_pl.evaluation.panels import refinement_panel, slot_panel
+from iodine_pl.callbacks.contract import decompose, decomposition_of, require_fields
+from iodine_pl.evaluation.panels import refinement_panel, slot_tiles, tile_grid
+from iodine_pl.files.atomic import written_beside
 
 __all__ = ["SlotPanels"]
 
 
 class SlotPanels(pl.Callback):
-    """Draws the first images of each validation, test and prediction: per-slot masked reconstructions, and one image
-    over the steps.
+    """Draws the first images of each validation, test and prediction: the slots of each, and one over the steps.
+
+    ``slots`` shows the decompositions that the step returned, which are those that :class:`AdjustedRandIndex` counts.
+    ``refinement`` shows the first image over the refinement steps, for which its batch is decomposed again. A
+    :class:`iodine_pl.SceneModel` does so with the same noise, so the last row is the first row of ``slots``. The
+    picture needs a ``forward`` that takes ``return_steps``, as IODINE's does.
 
     PNG files go to ``panels/`` in the run's folder, so they are there without a logger; TensorBoard gets them too.
     Those of a test and of predictions begin with ``test_`` and ``predict_``. The module's ``forward`` must be annotated
-    to return something with ``reconstruction``, ``masks`` and ``means``; the picture over the refinement steps needs a
-    ``forward`` that takes ``return_steps``, as IODINE's does. Only the first process draws; the random state is left as
-    it was.
+    to return something with ``reconstruction``, ``masks`` and ``means``. It is called if the step returns none of
+    these, with a random state of its own. Only the first process draws.
 
     Args:
         num_images: rows of the picture.
         every_n_validations: draws in each n-th only.
+
+    Raises:
+        ValueError: if one of them is less than 1.
     """
 
     def __init__(self, num_images: int = 8, every_n_validations: int = 1) -> None:
@@ -41,7 +51,9 @@ class SlotPanels(pl.Callback):
         self.every_n_validations = every_n_validations
         self.latest: Path | None = None
         self._validations = 0
-        self._collected: list[torch.Tensor] | None = None  # None: nothing is to be drawn
+        self._drawing = False
+        self._rows: list[list[Tensor]] = []
+        self._refinement: NDArray[np.uint8] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         require_fields(self, pl_module, "reconstruction", "masks", "means")
@@ -50,11 +62,11 @@ class SlotPanels(pl.Callback):
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
-            self._collected = [] if self._validations % self.every_n_validations == 0 else None
+            self._start(trainer, drawing=self._validations % self.every_n_validations == 0)
             self._validations += 1
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._collected = []
+        self._start(trainer, drawing=True)
 
     def on_validation_batch_end(
         self,
@@ -65,37 +77,47 @@ class SlotPanels(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self._collected is None or dataloader_idx or not trainer.is_global_zero:
+        missing = self.num_images - len(self._rows)
+        if not self._drawing or dataloader_idx or missing <= 0:
             return
-        missing = self.num_images - sum(len(images) for images in self._collected)
-        if missing > 0:
-            self._collected.append((batch["image"] if isinstance(batch, dict) else batch)[:missing])
+        images = batch["image"] if isinstance(batch, dict) else batch
+        last = images if images.ndim == 4 else images[:, -1]  # the frame of a sequence that is scored
+        with _random_state_of_its_own(pl_module.device):
+            self._rows += slot_tiles(last, decomposition_of(pl_module, batch, outputs))[:missing]
+        if not batch_idx and "return_steps" in inspect.signature(pl_module.forward).parameters:
+            with _random_state_of_its_own(pl_module.device):
+                steps = decompose(pl_module, batch, batch_idx, return_steps=True).steps
+            self._refinement = refinement_panel(images, steps)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         stage = "test_" if trainer.testing else "predict_" if trainer.predicting else ""
-        images, self._collected = self._collected, None
-        if images:
-            self._draw(trainer, pl_module, torch.cat(images), stage)
+        if self._rows:
+            self.latest = self._write(trainer, f"{stage}slots", tile_grid(self._rows))
+        if self._refinement is not None:
+            self._write(trainer, f"{stage}refinement", self._refinement)
+        self._start(trainer, drawing=False)
 
     on_predict_epoch_start = on_test_epoch_start
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end
     on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
 
-    def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, images: torch.Tensor, stage: str) -> None:
-        takes_steps = "return_steps" in inspect.signature(pl_module.forward).parameters
-        on_gpu = [pl_module.device] if pl_module.device.type == "cuda" else []
-        with torch.random.fork_rng(on_gpu), torch.no_grad():
-            torch.manual_seed(0)  # the same noise in every picture
-            result = pl_module(images, return_steps=True) if takes_steps else pl_module(images)
-        self.latest = self._write(trainer, f"{stage}slots", slot_panel(images, result))
-        if takes_steps:
-            self._write(trainer, f"{stage}refinement", refinement_panel(images, result.steps))
+    def _start(self, trainer: pl.Trainer, drawing: bool) -> None:
+        self._drawing = drawing and trainer.is_global_zero
+        self._rows, self._refinement = [], None
 
     def _write(self, trainer: pl.Trainer, name: str, picture: NDArray[np.uint8]) -> Path:
-        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{name}_{trainer.global_step:07d}.png"
-        Image.fromarray(picture).save(path)
+        with written_beside(path) as partial:
+            Image.fromarray(picture).save(partial, format="PNG")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(name, picture, trainer.global_step, dataformats="HWC")
         return path
+
+
+@contextmanager
+def _random_state_of_its_own(device: torch.device) -> Iterator[None]:
+    """Lets a module that draws its own noise draw the same in every picture, and leaves the random state as it was."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        torch.manual_seed(0)
+        yield

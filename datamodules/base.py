@@ -2,64 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
-import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
-from iodine_pl.datamodules.deepmind.conversion import convert
+from iodine_pl.datamodules.deepmind.conversion import convert, serves
 from iodine_pl.datamodules.deepmind.releases import Release
-from iodine_pl.datamodules.generate import generate, shards_of
 from iodine_pl.datamodules.hdf5.dataset import SceneDataset, find_files
 from iodine_pl.datamodules.hdf5.errors import SceneFileError
+from iodine_pl.datamodules.loader import ResumableLoader, SceneLoader, to_tensors, unchanged
 from iodine_pl.datamodules.sampler import BatchSampler
 from iodine_pl.datamodules.splits import Selection, cut, excluded_codes
 from iodine_pl.datamodules.synthetic.generator import Generator
+from iodine_pl.datamodules.synthetic.shards import generate, shards_of
 
-__all__ = ["ResumableLoader", "SceneDataModule", "SceneLoader"]
-
-
-class SceneLoader(DataLoader[Any]):
-    """Gets batches from workers as arrays: as tensors each of their many fields would be a file in shared memory, and a
-    small batch take ten times as long."""
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        batches = super().__iter__()
-        return map(_as_tensors, batches) if self.num_workers else batches
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
-
-
-def _as_arrays(batch: Any) -> dict[str, Any]:
-    factors = {name: values.numpy() for name, values in batch["factors"].items()}
-    arrays = {name: values.numpy() for name, values in batch.items() if name not in ("factors", "image")}
-    return arrays | {"image": batch["image"].movedim(-3, -1).numpy(), "factors": factors}
-
-
-def _as_tensors(batch: dict[str, Any]) -> dict[str, Any]:
-    factors = {name: torch.from_numpy(values) for name, values in batch["factors"].items()}
-    tensors = {name: torch.from_numpy(values) for name, values in batch.items() if name != "factors"}
-    return tensors | {"image": tensors["image"].movedim(-1, -3), "factors": factors}
-
-
-class ResumableLoader(SceneLoader):
-    """Tells Lightning that training may resume in the middle of an epoch.
-
-    There is nothing to save: the sampler takes its position from the Trainer's own count of batches.
-    """
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
+__all__ = ["SceneDataModule"]
 
 
 class SceneDataModule(pl.LightningDataModule):
@@ -72,21 +33,22 @@ class SceneDataModule(pl.LightningDataModule):
 
     Args:
         path: an HDF5 file, a pattern for many (``clevr-*.h5``), a folder of them or of images (docs/data.md lists the
-            layouts); or a TFRecord file of the dataset (gzip or not), which is converted once to an HDF5 file beside
-            it. None: a generated set in ``data_dir``, made at the first use.
+            layouts); or a TFRecord file of the dataset (gzip or not), which is converted to an HDF5 file beside it,
+            again only if it changes or more of it is needed. None: a generated set in ``data_dir``, made at the first
+            use.
         data_dir: folder of generated sets.
         batch_size: images per device.
-        pixel_stride: keep each so many-th pixel of each so many-th row, of images and labels: 2 makes 32x32 of 64x64.
+        pixel_stride: keep every n-th pixel of every n-th row, of images and labels: 2 makes 32x32 of 64x64.
         num_train: records for training; None for the published number of a dataset, and for all but the next two of
             other data.
         num_val, num_test: images that follow them for validation and test.
-        min_objects, max_objects: only scenes with so many objects.
+        min_objects, max_objects: only scenes with a number of objects in this range.
         exclude: factors that no object may have all of, such as ``{shape: sphere, color: green}``.
         test_split: ``excluded``: test on just the scenes with such an object.
         num_workers: processes that read ahead; 0 is best on few cores.
         multiprocessing_context: how these start; None is the platform's way.
         seed: of the order in training.
-        generated_seed: of the generated set, which so is one for all seeds of training.
+        generated_seed: of the generated set, which is the same for all seeds of training.
 
     Raises:
         SceneFileError: if a file is missing, damaged or has fewer images than asked for.
@@ -159,7 +121,7 @@ class SceneDataModule(pl.LightningDataModule):
             return shards_of(self._own_generator(), self.data_dir, self.total)
         if self._must_convert():
             size = "" if self.size is None else f".{self.size}px"
-            return [self.path.with_name(f"{self.path.name}{size}.{self.total}.h5")]
+            return [self.path.with_name(f"{self.path.name}{size}.h5")]
         return find_files(self.path)
 
     def _must_convert(self) -> bool:
@@ -171,27 +133,42 @@ class SceneDataModule(pl.LightningDataModule):
         return self.generator
 
     def prepare_data(self) -> None:
-        """Converts or generates where that is still to be done; Lightning calls it on one process of a machine."""
+        """Generates or converts what is not there yet. Lightning calls it on one process of each machine.
+
+        A converted file is used as long as it has the records that are needed and its source has not changed.
+        """
         if self.path is None:
-            if all(file.exists() for file in self.files):
-                return
-            rank_zero_info(
-                f"{type(self).__name__}: no path given, so {self.total} scenes are generated in {self.data_dir}; a run "
-                "that is stopped goes on there. --data.num_train, num_val, num_test: fewer; for DeepMind's dataset its "
-                f"file, --data.path {Path(self.release.url).name if self.release else '...'}"
-            )
-            generate(self._own_generator(), self.data_dir, self.total)
-        elif self._must_convert() and not self.files[0].exists():
-            if self.release is None:
-                raise SceneFileError(
-                    f"{type(self).__name__} does not know what is in {self.path}: name the dataset, such as "
-                    "--data TetrominoesDataModule"
-                )
-            if not self.path.exists():
-                raise SceneFileError(f"{type(self).__name__}: there is no file {self.path}. Leave path out to generate")
-            convert(self.path, self.files[0], self.release, limit=self.total, size=self.size)
+            self._generate()
+        elif self._must_convert():
+            self._convert(self.path)
         elif not all(file.exists() for file in self.files):
-            raise SceneFileError(f"{type(self).__name__}: there is no file {self.path}. Leave path out to generate")
+            raise self._not_found()
+
+    def _generate(self) -> None:
+        if all(file.exists() for file in self.files):
+            return
+        rank_zero_info(
+            f"{type(self).__name__}: no path given, so {self.total} scenes are generated in {self.data_dir}; a run "
+            "that is stopped goes on there. --data.num_train, num_val, num_test: fewer; for DeepMind's dataset its "
+            f"file, --data.path {Path(self.release.url).name if self.release else '...'}"
+        )
+        generate(self._own_generator(), self.data_dir, self.total)
+
+    def _convert(self, source: Path) -> None:
+        (target,) = self.files
+        if serves(target, source, self.total):
+            return
+        if self.release is None:
+            raise SceneFileError(
+                f"{type(self).__name__} does not know what is in {source}: name the dataset, such as "
+                "--data TetrominoesDataModule"
+            )
+        if not source.exists():
+            raise self._not_found()
+        convert(source, target, self.release, limit=self.total, size=self.size)
+
+    def _not_found(self) -> SceneFileError:
+        return SceneFileError(f"{type(self).__name__}: there is no file {self.path}. Leave path out to generate")
 
     def setup(self, stage: str) -> None:
         """Opens the files and cuts the splits."""
@@ -244,15 +221,19 @@ class SceneDataModule(pl.LightningDataModule):
         )
 
     def _loader(self, kind: type[SceneLoader], sampler: BatchSampler) -> SceneLoader:
-        make = partial(kind, self.dataset, batch_size=None, sampler=sampler)
-        if not self.num_workers:
-            return make(collate_fn=_unchanged, pin_memory=torch.cuda.is_available())
-        return make(
-            collate_fn=_as_arrays,
+        return kind(
+            self.dataset,
+            batch_size=None,
+            sampler=sampler,
+            collate_fn=unchanged,
             num_workers=self.num_workers,
-            multiprocessing_context=self.multiprocessing_context,
-            persistent_workers=True,
+            multiprocessing_context=self.multiprocessing_context if self.num_workers else None,
+            persistent_workers=self.num_workers > 0,
         )
+
+    def scenes(self, indices: Sequence[int]) -> dict[str, Any]:
+        """Returns the scenes at these positions of the data as the model gets them, on the CPU; after ``setup``."""
+        return self.on_after_batch_transfer(to_tensors(self.dataset[indices]), 0)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Makes floats of the images, on the device, and leaves pixels out where ``pixel_stride`` says so."""

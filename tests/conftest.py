@@ -6,6 +6,9 @@ import pytest
 import torch
 from web_server import server  # noqa: F401, a fixture
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a thread for each of as many tests as there are cores
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that the tests start
+    torch.set_num_threads(1)
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # Lightning 2.6 uses what jsonargparse 5 will remove
 
 

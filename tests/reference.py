@@ -75,8 +75,9 @@ class Reference:
         network, arguments = (TINY | FULL)[name]
         self.model = getattr(package.IODINE, network)(**({"num_slots": self.meta["K"]} | arguments))
         variables = {key[2:]: value for key, value in self.arrays.items() if key.startswith("w/")}
-        package.official.variables.load_variables(self.model, variables)
-        self.parameter_names = package.official.variables.parameter_names(self.model)
+        official, arguments = package.official.variables, self.model.hparams
+        self.model.load_state_dict(official.in_our_layout(variables, arguments))
+        self.parameter_names = {name: x.parameter for name, x in official.variables_of(arguments).items()}
         self.image = as_tensor(self.arrays["image"][:, 0]).permute(0, 3, 1, 2)
         self.noise = torch.stack([as_tensor(self.arrays[f"t{t}/eps"]) for t in range(self.steps)])
 

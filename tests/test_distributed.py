@@ -23,9 +23,9 @@ def test_two_processes(tmp_path, mode):
 
     data = TetrominoesDataModule(data_dir=tmp_path, **SIZES)
     data.setup("fit")
-    batch = data.dataset[seen[0][0][1] + seen[1][0][1]]
+    batch = data.scenes(seen[0][0][1] + seen[1][0][1])
     model = make_model(mode)
-    loss, _ = model.loss(batch["image"].float() / 255, noise=model.evaluation_noise(batch, 0))
+    loss, _ = model.loss(batch["image"], noise=model.evaluation_noise(batch, 0))
     loss.backward()
     optimizer = model.configure_optimizers()["optimizer"]
     for group in optimizer.param_groups:

@@ -5,12 +5,12 @@ import weakref
 
 import pytest
 import torch
+from helpers import SMALL
 from plain import PlainIODINE
-from test_iodine import SMALL
 from train_in_double import MODES
 
 from iodine_pl import IODINE
-from iodine_pl.layers import SameConv2d, convolve_broadcast, convolve_to_few
+from iodine_pl.layers import SameConv2d
 
 
 class Held:
@@ -29,6 +29,8 @@ NETWORKS = {
     "batch size fixed": {"batch_size": 7},
     "inner batch size fixed": {"batch_size": 7, "inner_batch_size": 14},
     "mean, normal": {"pixel_likelihood": "mean", "pixel_distribution": "gaussian", "bounded_means": True},
+    "mean, correlated": {"pixel_likelihood": "mean", "pixel_distribution": "gaussian", "channel_correlation": 0.6},
+    "mixture, correlated": {"pixel_distribution": "gaussian", "pixel_scale": 0.3, "channel_correlation": 0.6},
     "mean, logistic, not bounded": {"pixel_likelihood": "mean", "pixel_scale": 0.3},
     "mean, one slot": {"pixel_likelihood": "mean", "pixel_scale": 0.3, "bounded_means": True, "num_slots": 1},
     "mean, Bernoulli": {"pixel_likelihood": "mean", "pixel_distribution": "bernoulli"},
@@ -188,12 +190,4 @@ def test_a_vector_at_every_pixel(kernel, size):
     fixed = torch.randn(1, 2, *size, dtype=torch.float64)
     copied = vectors[..., None, None].expand(-1, -1, *size)
     expected = convolution(torch.cat([copied, fixed.expand(3, -1, -1, -1)], dim=1))
-    torch.testing.assert_close(convolve_broadcast(convolution, vectors, fixed), expected, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("kernel", [1, 3, 5])
-@pytest.mark.parametrize("height", range(1, 10))
-def test_four_rows_at_once(kernel, height):
-    convolution = SameConv2d(6, 3, kernel).double()
-    x = torch.randn(2, 6, height, 7, dtype=torch.float64)
-    torch.testing.assert_close(convolve_to_few(convolution, x), convolution(x), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(convolution.convolve_broadcast(vectors, fixed), expected, rtol=1e-12, atol=1e-12)

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import pytorch_lightning as pl
 import torch
-from test_iodine import SMALL
+from helpers import SMALL
 from torch.utils.data import DataLoader
 from train_in_double import MODES, make_model
 

@@ -5,22 +5,10 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from helpers import small
 from torch.utils.data import DataLoader
 
 from iodine_pl import IODINE, Decomposition
-
-SMALL = {
-    "num_slots": 3,
-    "num_iterations": 2,
-    "latent_size": 4,
-    "decoder_channels": (6, 6),
-    "encoder_channels": (6, 6),
-    "mlp_sizes": (8,),
-}
-
-
-def small(**arguments):
-    return IODINE(**(SMALL | arguments))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from test_iodine import small
+from helpers import small
 from written_out import by_singular_values, muon_failures
 
 import iodine_pl

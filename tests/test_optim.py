@@ -3,8 +3,7 @@ import math
 import pytest
 import pytorch_lightning as pl
 import torch
-from test_iodine import small
-from test_safety import fit
+from helpers import fit, small
 
 from iodine_pl import IODINE
 from iodine_pl.optim import TFAdam

@@ -13,6 +13,7 @@ from iodine_pl import IODINE
 from iodine_pl.baselines import VAE
 from iodine_pl.cli import main
 from iodine_pl.datamodules import MovingSpritesDataModule, SceneFileError
+from iodine_pl.datamodules.loader import to_tensors
 from iodine_pl.datamodules.synthetic.moving_sprites import MovingSprites
 from iodine_pl.refinement import PredictorCorrectorHead
 from iodine_pl.report import write_report
@@ -90,7 +91,7 @@ def test_the_predictor_corrector():
 
 def test_sprites_move_evenly():
     data = MovingSprites(20, frames=6, seed=1)
-    batch = data[list(range(20))]
+    batch = to_tensors(data[list(range(20))])
     assert batch["image"].shape == (20, 6, 3, 64, 64)
     assert batch["label"].shape == (20, 6, 64, 64)
     x, turned = batch["factors"]["x"].double(), 0
@@ -113,7 +114,7 @@ def test_sprites_move_evenly():
 
 
 def test_a_sequence_depends_on_its_number_alone():
-    one, many = MovingSprites(5, 3, seed=2)[[4]], MovingSprites(9, 3, seed=2)[[1, 4]]
+    one, many = to_tensors(MovingSprites(5, 3, seed=2)[[4]]), to_tensors(MovingSprites(9, 3, seed=2)[[1, 4]])
     assert torch.equal(one["image"][0], many["image"][1])
     assert not torch.equal(many["image"][0], many["image"][1])
     with pytest.raises(ValueError, match="min_sprites"):

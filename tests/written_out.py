@@ -5,7 +5,8 @@ from itertools import product
 
 import torch
 
-CASES = list(product(["gaussian", "logistic", "bernoulli"], [False, True], [1, 2, 4]))
+CASES = list(product(["gaussian", "correlated", "logistic", "bernoulli"], [False, True], [1, 2, 4]))
+CORRELATION = 0.7
 
 
 def log_prob(name, scale, x, mean):
@@ -14,6 +15,10 @@ def log_prob(name, scale, x, mean):
         each = torch.distributions.Bernoulli(probs=mean).log_prob(x)
     elif name == "gaussian":
         each = torch.distributions.Normal(mean, scale).log_prob(x)
+    elif name == "correlated":
+        eye = torch.eye(x.shape[1], dtype=x.dtype)
+        covariance = scale**2 * (eye + CORRELATION * (1 - eye))
+        return torch.distributions.MultivariateNormal(mean.movedim(1, -1), covariance).log_prob(x.movedim(1, -1))
     else:
         base = torch.distributions.Uniform(torch.zeros((), dtype=x.dtype), torch.ones((), dtype=x.dtype))
         to_logistic = [torch.distributions.SigmoidTransform().inv, torch.distributions.AffineTransform(mean, scale)]
@@ -48,9 +53,10 @@ def likelihood_failures(package):
         expected["reconstruction"] = (masks * means).sum(1)
         own = torch.stack([log_prob(name, scale, x, means[:, k]) for k in range(slots)], 1).exp() * masks[:, :, 0]
         expected["responsibilities"] = own / own.sum(1, keepdim=True)
-        distribution = distributions.make_distribution(name, scale, bounded)
-        kind = mixture.likelihood_of("mean", distribution)
-        found = kind(x, decoder.Decoded(logits, parameters), distribution)
+        correlation = CORRELATION if name == "correlated" else 0.0
+        kind = "gaussian" if correlation else name
+        distribution = distributions.make_distribution(kind, scale, bounded, correlation)
+        found = mixture.likelihood_of("mean", distribution)(x, decoder.Decoded(logits, parameters), distribution)
         gradients = found.nll_gradients()
         ours = {"log_prob": found.log_prob, "of logits": gradients[0], "of parameters": gradients[1]}
         ours |= {"leave one out": found.leave_one_out(), "reconstruction": found.reconstruction}

@@ -1,4 +1,7 @@
-"""The experiments of the paper, as callbacks for ``test``; they need ``pip install "iodine-pl[experiments]"``."""
+"""The experiments of the paper, as callbacks for ``test``.
+
+They need ``pip install "iodine-pl[experiments]"``; without it, importing them raises an ImportError that says so.
+"""
 
 from iodine_pl.callbacks.experiments.disentanglement import Disentanglement
 from iodine_pl.callbacks.experiments.factor_probe import FactorProbe

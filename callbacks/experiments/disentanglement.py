@@ -15,15 +15,11 @@ from torch import Tensor
 
 from iodine_pl import SceneModel
 from iodine_pl.callbacks.contract import decompose
-from iodine_pl.callbacks.experiments.common.experiment import Columns, Experiment, need, of_all_processes
-from iodine_pl.callbacks.experiments.common.objects import (
-    latents_of_entities,
-    objects_of,
-    scenes_of,
-    train_rows,
-    varying,
-)
-from iodine_pl.callbacks.experiments.common.outcome import Outcome, Row
+from iodine_pl.callbacks.experiments.common.experiment import Experiment, need
+from iodine_pl.callbacks.experiments.common.objects import latents_of_entities, objects_of, scenes_of, varying
+from iodine_pl.callbacks.experiments.common.outcome import Outcome, Picture, Row
+from iodine_pl.callbacks.experiments.common.rows import Columns, of_all_processes
+from iodine_pl.callbacks.experiments.common.training_scenes import train_rows
 from iodine_pl.checkpoints.loading import load_model
 from iodine_pl.evaluation.dci import dci
 from iodine_pl.evaluation.matching import slot_of_entity
@@ -62,8 +58,9 @@ class Disentanglement(Experiment):
     """Shows what single latents change in a picture, and says by a number how well they keep factors apart.
 
     ``disentanglement.png``: the slot of one object of a test scene; each row changes one latent, those with the largest
-    KL first, from -``width`` to ``width`` standard deviations of the prior; the other slots stay. Beside it the same of
-    another model, as a rule a VAE (:class:`iodine_pl.baselines.VAE`), whose one slot is the whole scene.
+    KL first, from -``width`` to ``width`` standard deviations of the prior. All other latents are at the posterior's
+    mean, as the picture shows what the slots know rather than a sample. Beside it the same of another model, as a rule
+    a VAE (:class:`iodine_pl.baselines.VAE`), whose one slot is the whole scene.
 
     Table: DCI (Eastwood & Williams 2018) of each model. Of slots: from the posterior mean of an object's slot to the
     factors of that object. Of a model with one slot, which knows no objects: from its posterior mean to the factors of
@@ -136,24 +133,25 @@ class Disentanglement(Experiment):
             self._slots[name] = result.masks.shape[1]
             rows = latents_of_entities(result, batch, "mean")
             measured |= {f"{name}/{key}": values for key, values in rows.items()}
-        if not batch_idx:
-            self._pictures = {name: self._rows_of(model, batch) for name, model in self._models.items()}
+            if not batch_idx:
+                self._pictures[name] = self._rows_of(model, batch, result)
         return measured
 
-    def _rows_of(self, model: Any, batch: Any) -> list[list[Tensor]]:
-        """Returns the tiles of the first scene: a row for each latent, each with the input first."""
-        one = {name: batch[name][:1] for name in ("image", "label", "index")}
-        result = decompose(model, one, 0)
-        entities = max(int(one["label"].max()), 1) + 1
-        slot = int(slot_of_entity(one["label"], result.masks, entities)[0, 1])  # of the first object
+    def _rows_of(self, model: Any, batch: Any, result: Any) -> list[list[Tensor]]:
+        """Returns the tiles of the first scene: a row for each latent, each with the input first.
+
+        The scene is decoded from the posterior's mean.
+        """
+        image, label = batch["image"][0], batch["label"][:1]
+        entities = max(int(label.max()), 1) + 1
+        slot = int(slot_of_entity(label, result.masks[:1], entities)[0, 1])  # of the first object
         order = latents_by_kl(result.mean[0, slot], result.std[0, slot], model.prior_scale)
         values = torch.linspace(-self.width, self.width, 7, device=result.mean.device) * model.prior_scale
         rows = []
-        size = (one["image"].shape[2], one["image"].shape[3])
+        size = (image.shape[1], image.shape[2])
         for latent in order[: self.num_latents].tolist():
             pictures = traverse(model, result.mean[0], slot, latent, values, size)
-            tiles = [one["image"][0], *pictures]
-            rows.append([x.detach().float().cpu().clamp(0, 1).expand(3, -1, -1) for x in tiles])
+            rows.append([x.detach().float().cpu().clamp(0, 1).expand(3, -1, -1) for x in (image, *pictures)])
         return rows
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, rows: Columns) -> Outcome:
@@ -173,7 +171,11 @@ class Disentanglement(Experiment):
             kinds = varying(self, kinds, fitted)
             found = dci((fitted.latents[:, -1], fitted.factors), (scored.latents[:, -1], scored.factors), kinds)
             table.append({"model": name, "slots": slots, "latents": fitted.latents.shape[2], **found._asdict()})
-        return Outcome(table, {"": self._picture()}, {})
+        caption = (
+            f"A row for each latent of an object's slot, in {' and '.join(self._models)}: the input, then the scene "
+            f"with this latent from -{self.width:g} to {self.width:g} standard deviations of the prior."
+        )
+        return Outcome(table, {"": Picture(self._picture(), caption)}, {})
 
     def _picture(self) -> NDArray[np.uint8]:
         models = list(self._pictures.values())

@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from iodine_pl.callbacks.contract import decompose
-from iodine_pl.callbacks.experiments.common.experiment import Columns, Experiment, need, of_all_processes
-from iodine_pl.callbacks.experiments.common.objects import Objects, latents_of_entities, objects_of, train_rows, varying
-from iodine_pl.callbacks.experiments.common.outcome import Outcome
+from iodine_pl.callbacks.experiments.common.experiment import Experiment, need
+from iodine_pl.callbacks.experiments.common.objects import Objects, latents_of_entities, objects_of, varying
+from iodine_pl.callbacks.experiments.common.outcome import Outcome, Picture
+from iodine_pl.callbacks.experiments.common.rows import Columns, of_all_processes
+from iodine_pl.callbacks.experiments.common.training_scenes import train_rows
 from iodine_pl.evaluation.probe import FactorKind, LinearProbe
 
 __all__ = ["FactorProbe"]
@@ -78,7 +80,8 @@ class FactorProbe(Experiment):
             measure = "accuracy" if kind == "category" else "R2"
             table.append({"factor": name, "measure": measure, "score": scores[name][-1], "without latents": chance})
         numbers = {"train_objects": len(train.latents), "test_objects": len(test.latents), "steps": scores}
-        return Outcome(table, {"": _plot(scores, kinds)}, numbers)
+        caption = "Scores of the linear layer on test objects, fitted anew for each refinement step."
+        return Outcome(table, {"": Picture(_plot(scores, kinds), caption)}, numbers)
 
 
 def _fit_and_score(train: Objects, test: Objects, kinds: Mapping[str, FactorKind], step: int) -> dict[str, float]:

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from numpy.typing import NDArray
 from torch import Tensor
 
 from iodine_pl.callbacks.contract import decompose
-from iodine_pl.callbacks.experiments.common.experiment import Columns, Experiment, need
+from iodine_pl.callbacks.experiments.common.experiment import Experiment, need
 from iodine_pl.callbacks.experiments.common.outcome import Outcome, Picture, Row
+from iodine_pl.callbacks.experiments.common.rows import Columns
 from iodine_pl.callbacks.experiments.common.step_scores import SCORES, plot_steps, quartiles, step_scores
-from iodine_pl.evaluation.panels import slot_panel
+from iodine_pl.evaluation.panels import COLUMNS, slot_panel
 
 __all__ = ["Generalisation"]
 
@@ -27,7 +27,7 @@ class Generalisation(Experiment):
     state after t steps is that of a shorter run too, so one run of many steps shows all T up to it.
 
     Table: each K after each of the numbers of steps. Pictures: median and quartiles of ARI, MSE and KL over the steps,
-    a colour for each K (``generalisation.png``); the first scenes with the last K (``generalisation_slots.png``).
+    a color for each K (``generalisation.png``); the first scenes with the last K (``generalisation_slots.png``).
 
     Args:
         num_slots: the K that are tried.
@@ -56,7 +56,7 @@ class Generalisation(Experiment):
         self.num_slots = list(num_slots)
         self.num_iterations = list(num_iterations)
         self.num_images = num_images
-        self._panel: NDArray[np.uint8]
+        self._panel: Picture
 
     def measure(self, module: pl.LightningModule, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         need(self, batch, "label")
@@ -68,7 +68,9 @@ class Generalisation(Experiment):
             measured |= {f"{slots} {name}": values for name, values in scores.items()}
         if not batch_idx:
             first = slice(self.num_images)
-            self._panel = slot_panel(batch["image"][first], result.select(first))
+            panel = slot_panel(batch["image"][first], result.select(first))
+            run = f"K = {self.num_slots[-1]} and T = {self.num_iterations[-1]}"
+            self._panel = Picture(panel, f"Test scenes with {run}: {COLUMNS}.")
         return measured
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, rows: Columns) -> Outcome:
@@ -78,6 +80,8 @@ class Generalisation(Experiment):
             for count in self.num_iterations:
                 means = {SCORES[name]: float(np.nanmean(values[:, count])) for name, values in scores.items()}
                 table.append({"K": slots, "T": count, **means})
-        pictures: dict[str, Picture] = {"": plot_steps(curves, ("ari_fg", "mse", "kl")), "slots": self._panel}
+        figure = plot_steps(curves, ("ari_fg", "mse", "kl"))
+        caption = "Scores over the refinement steps for each K: median and quartiles of the scenes."
+        pictures = {"": Picture(figure, caption), "slots": self._panel}
         steps = {k: {name: quartiles(values) for name, values in scores.items()} for k, scores in curves.items()}
         return Outcome(table, pictures, {"steps": steps})

@@ -10,15 +10,15 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from numpy.typing import NDArray
 from torch import Tensor
 
 from iodine_pl import adjusted_rand_index
 from iodine_pl.callbacks.contract import decompose
-from iodine_pl.callbacks.experiments.common.experiment import Columns, Experiment, need
-from iodine_pl.callbacks.experiments.common.outcome import Outcome, Row
+from iodine_pl.callbacks.experiments.common.experiment import Experiment, need
+from iodine_pl.callbacks.experiments.common.outcome import Outcome, Picture, Row
+from iodine_pl.callbacks.experiments.common.rows import Columns
 from iodine_pl.evaluation.matching import entity_masks, object_iou
-from iodine_pl.evaluation.panels import slot_panel
+from iodine_pl.evaluation.panels import COLUMNS, slot_panel
 
 __all__ = ["HeldOut"]
 
@@ -41,7 +41,7 @@ class HeldOut(Experiment):
     def __init__(self, num_images: int = 8, folder: str | Path | None = None) -> None:
         super().__init__(folder)
         self.num_images = num_images
-        self._panel: NDArray[np.uint8]
+        self._panel: Picture
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_test_epoch_start(trainer, pl_module)
@@ -59,7 +59,8 @@ class HeldOut(Experiment):
         label, images = batch["label"], batch["image"]
         if not batch_idx:
             first = slice(self.num_images)
-            self._panel = slot_panel(images[first], result.select(first))
+            panel = slot_panel(images[first], result.select(first))
+            self._panel = Picture(panel, f"Test scenes with objects that training excluded: {COLUMNS}.")
         held_out = torch.stack([_equals(batch["factors"][name], code) for name, code in self._codes.items()]).all(dim=0)
         entities = held_out.shape[1]
         true = entity_masks(label, entities)

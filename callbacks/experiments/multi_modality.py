@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from iodine_pl import adjusted_rand_index
 from iodine_pl.callbacks.contract import decompose
-from iodine_pl.callbacks.experiments.common.experiment import Columns, Experiment
-from iodine_pl.callbacks.experiments.common.outcome import Outcome, Row
+from iodine_pl.callbacks.experiments.common.experiment import Experiment
+from iodine_pl.callbacks.experiments.common.outcome import Outcome, Picture, Row
+from iodine_pl.callbacks.experiments.common.rows import Columns
 from iodine_pl.evaluation.panels import mask_image
 
 __all__ = ["MultiModality", "distinct_segmentations"]
@@ -55,8 +56,9 @@ class MultiModality(Experiment):
     Two runs have the same segmentation if their adjusted Rand index, over the pixels of objects where the data have
     labels and over all pixels else, is at least ``same``. A row of the table for each segmentation that is found at
     least twice: how often, its mean ELBO, and its ARI with the truth. ``multi_modality.png`` has a row for each image:
-    the image, its most frequent segmentations, and the means of all slots in all runs over the refinement steps, in
-    the plane of their two principal components, in the colour of the segmentation that they ended in.
+    the image, its most frequent segmentations, each as the first run that found it decoded it, and the posterior means
+    of all slots in all runs over the refinement steps. These are drawn in the plane of their two principal components,
+    in the color of the segmentation that they ended in.
 
     The data should be few: ``num_test: 8``.
 
@@ -134,7 +136,12 @@ class MultiModality(Experiment):
                         "ARI with the truth": "",
                     }
                 )
-        return Outcome(table, {"": self._draw(rows, found)}, {"runs": self.num_runs, "same": self.same, "found": found})
+        caption = (
+            "A row for each image: the image, its most frequent segmentations, and the posterior means of all slots in "
+            "all runs over the refinement steps."
+        )
+        pictures = {"": Picture(self._draw(rows, found), caption)}
+        return Outcome(table, pictures, {"runs": self.num_runs, "same": self.same, "found": found})
 
     def _draw(self, rows: Columns, found: list[dict[str, Any]]) -> Figure:
         columns = self.num_shown + 2
@@ -156,7 +163,7 @@ class MultiModality(Experiment):
 
 
 def _draw_paths(axes: Axes, means: NDArray[Any], groups: list[list[int]]) -> None:
-    """Draws the way of every slot of every run, ``means`` (R, T+1, K, D), in the plane of the last means."""
+    """Draws the way of every slot of every run, posterior ``means`` (R, T+1, K, D), in the plane of the last means."""
     from sklearn.decomposition import PCA
 
     plane = PCA(n_components=2).fit(means[:, -1].reshape(-1, means.shape[-1]))

@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
-from numpy.typing import NDArray
 from torch import Tensor
 
 from iodine_pl.callbacks.contract import decompose
-from iodine_pl.callbacks.experiments.common.experiment import Columns, Experiment, need
+from iodine_pl.callbacks.experiments.common.experiment import Experiment, need
 from iodine_pl.callbacks.experiments.common.outcome import Outcome, Picture
+from iodine_pl.callbacks.experiments.common.rows import Columns
 from iodine_pl.callbacks.experiments.common.step_scores import SCORES, plot_steps, quartiles, step_scores
-from iodine_pl.evaluation.panels import refinement_panel, slot_panel
+from iodine_pl.evaluation.panels import COLUMNS, refinement_panel, slot_panel
 
 __all__ = ["Segmentation"]
 
@@ -25,8 +24,9 @@ class Segmentation(Experiment):
     Foreground ARI (the paper's), ARI of all pixels, mean IoU of objects and slots matched one to one, mean squared
     error of the reconstruction, ELBO and KL in nats: mean and quartiles over images.
 
-    Pictures: input, reconstruction, mask with a colour per slot and each slot on white (``segmentation.png``); one
-    image over the steps (``segmentation_refinement.png``); the scores over the steps (``segmentation_steps.png``).
+    Pictures: input, reconstruction, mask with a color per slot and each slot on white (``segmentation.png``); one
+    image over the steps (``segmentation_refinement.png``); the scores over the steps (``segmentation_steps.png``). The
+    decompositions in the pictures are those that are scored.
 
     Args:
         num_images: rows of the picture.
@@ -38,23 +38,28 @@ class Segmentation(Experiment):
     def __init__(self, num_images: int = 8, folder: str | Path | None = None) -> None:
         super().__init__(folder)
         self.num_images = num_images
-        self._panels: dict[str, NDArray[np.uint8]] = {}
+        self._panels: dict[str, Picture] = {}
 
     def measure(self, module: pl.LightningModule, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         need(self, batch, "label")
         result = decompose(module, batch, batch_idx, return_steps=True)
         if not batch_idx:
             images = batch["image"]
-            self._panels = {"": slot_panel(images[: self.num_images], result.select(slice(self.num_images)))}
+            first = slice(self.num_images)
+            panel = slot_panel(images[first], result.select(first))
+            self._panels = {"": Picture(panel, f"Test images: {COLUMNS}.")}
             if len(result.steps) > 1:
-                self._panels["refinement"] = refinement_panel(images, result.steps)
+                over_steps = refinement_panel(images, result.steps)
+                caption = f"The first test image, a row for each refinement step: {COLUMNS}."
+                self._panels["refinement"] = Picture(over_steps, caption)
         return step_scores(result, batch["label"])
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, rows: Columns) -> Outcome:
         last = {name: quartiles(rows[name][:, -1]) for name in SCORES}
         table = [{"score": SCORES[name], **values} for name, values in last.items()]
-        pictures: dict[str, Picture] = dict(self._panels)
+        pictures = dict(self._panels)
         if rows["mse"].shape[1] > 1:
             curves = {name: rows[name] for name in SCORES}
-            pictures["steps"] = plot_steps({"": curves}, ("ari_fg", "miou", "mse", "elbo"))
+            figure = plot_steps({"": curves}, ("ari_fg", "miou", "mse", "elbo"))
+            pictures["steps"] = Picture(figure, "Scores over the refinement steps: median and quartiles of the images.")
         return Outcome(table, pictures, {"steps": {name: quartiles(rows[name]) for name in SCORES}})

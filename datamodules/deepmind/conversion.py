@@ -12,11 +12,34 @@ from tqdm import tqdm
 
 from iodine_pl.datamodules.deepmind.releases import Release
 from iodine_pl.datamodules.deepmind.resizing import CROP, crop_and_resize
-from iodine_pl.datamodules.hdf5.columns import label_map, lone_membership, membership_map
+from iodine_pl.datamodules.hdf5.errors import open_hdf5
+from iodine_pl.datamodules.hdf5.masks import label_map, lone_membership, membership_map
 from iodine_pl.datamodules.hdf5.writer import BLOCK, MultiObjectWriter
 from iodine_pl.files.tensorflow.tfrecord import Source, TFRecordError, parse_example, read_records
 
-__all__ = ["convert"]
+__all__ = ["convert", "serves"]
+
+
+def serves(target: Path, source: Path, needed: int) -> bool:
+    """Tells whether a converted file is there and need not be converted again.
+
+    It serves if it has ``needed`` records or all that the source has, and if the source has the size and the time of
+    modification that it had when it was converted, or is gone.
+
+    Raises:
+        SceneFileError: if the target is damaged.
+    """
+    if not target.exists():
+        return False
+    with open_hdf5(target) as file:
+        if source.exists() and any(file.attrs.get(name) != value for name, value in _state(source).items()):
+            return False
+        return len(file["image"]) >= needed or bool(file.attrs.get("complete", False))
+
+
+def _state(source: Path) -> dict[str, int]:
+    found = source.stat()
+    return {"source_size": found.st_size, "source_modified": found.st_mtime_ns}
 
 
 def convert(
@@ -27,7 +50,8 @@ def convert(
     It streams: nothing is unpacked to disk, and what follows the limit is not read. The target appears when it is
     complete; an interrupted conversion leaves nothing and is begun anew. Every factor is kept. The masks of a record
     become a label map; if in some record a pixel belongs to several entities or to none, the file also gets
-    ``membership``, a bit for each, so nothing is lost.
+    ``membership``, a bit for each, so nothing is lost. Attributes record whether the file holds all records
+    (``complete``) and, of a source that is a file, its size and time of modification.
 
     Args:
         source: a TFRecord file, gzip or not; or something to ``read`` it from.
@@ -42,10 +66,12 @@ def convert(
         SceneFileError: if the target cannot be written.
     """
     name = Path(source).name if isinstance(source, str | Path) else source.name
+    # Looked up before it is read: a source that changes meanwhile is then seen to have changed.
+    state = _state(Path(source)) if isinstance(source, str | Path) else {}
     resized: dict[str, Any] = {} if size is None else {"crop": CROP, "size": size, "resize": "TF1 bilinear, nearest"}
     waiting: list[dict[str, NDArray[Any]]] = []
     count = 0
-    with MultiObjectWriter(target, release.names, dataset=release.dataset, source=name, **resized) as writer:
+    with MultiObjectWriter(target, release.names, dataset=release.dataset, source=name, **state, **resized) as writer:
 
         def flush() -> None:
             columns = {key: np.stack([scene[key] for scene in waiting]) for key in waiting[0] if key != "membership"}
@@ -71,6 +97,7 @@ def convert(
                 flush()
         if waiting:
             flush()
+        writer.attributes["complete"] = limit is None or count < limit
     return count
 
 

@@ -1,17 +1,14 @@
-"""Reads batches of scenes from one or many files."""
+"""Reads batches of scenes, as arrays, from one or many files."""
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from glob import has_magic
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
@@ -25,7 +22,6 @@ WINDOW = 16
 
 _CACHE_BYTES = 256 << 20
 _JOINED_BYTES = 16 << 20
-_THREADS = 2  # that unpack blocks; more cores have more to do than that
 _OPEN_FILES = 400  # systems allow 1,024 by default
 
 
@@ -51,7 +47,7 @@ def find_files(path: str | Path) -> list[Path]:
 
 
 class SceneDataset(Dataset[dict[str, Any]]):
-    """Reads batches: ``dataset[[3, 1, 2]]`` is a dict with those scenes in that order.
+    """Reads batches: ``dataset[[3, 1, 2]]`` is a dict of NumPy arrays with those scenes in that order.
 
     Images that are stored in blocks are read and unpacked by the block, and the last few blocks are kept, so a batch
     whose indices lie in few blocks is cheap. Files are opened at the first read in each process, never before a fork,
@@ -101,7 +97,6 @@ class SceneDataset(Dataset[dict[str, Any]]):
         self._cached: OrderedDict[int, int] = OrderedDict()  # block -> its place in the cache
         self._free = list(range(self._capacity))
         self._small: dict[str, NDArray[Any] | None] = {}
-        self._pool: tuple[int, ThreadPoolExecutor] | None = None
         self._open: OrderedDict[int, None] = OrderedDict()  # parts, the last used at the end
 
     def __len__(self) -> int:
@@ -133,7 +128,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
         return self._parts[0].names.get(factor, [])
 
     def __getitem__(self, indices: Sequence[int]) -> dict[str, Any]:
-        """Returns ``image`` (B, C, H, W) uint8, ``index`` (B,), and as far as the files have them ``label`` (B, H, W)
+        """Returns ``image`` (B, H, W, C) uint8, ``index`` (B,), and as far as the files have them ``label`` (B, H, W)
         uint8, ``membership`` (B, H, W), ``num_objects`` (B,) and ``factors``, a dict of (B, L, ...)."""
         where = np.asarray(indices, dtype=np.int64)
         part, row = self._locate(where)
@@ -152,16 +147,14 @@ class SceneDataset(Dataset[dict[str, Any]]):
             self._gather(part, row, pixels)
         if "label" in pixels:
             self._check_labels(pixels["label"], part, row)
-        batch: dict[str, Any] = {name: torch.from_numpy(values) for name, values in pixels.items()}
-        batch["image"] = batch["image"].permute(0, 3, 1, 2)
-        batch["index"] = torch.from_numpy(where)
         small = {
-            name: torch.from_numpy(self._small_rows(name, where, part, row))
+            name: self._small_rows(name, where, part, row)
             for name in used[0].small_names
             if all(name in each.small_names for each in used)
         }
+        batch: dict[str, Any] = pixels | {"index": where}
         if "num_objects" in small:
-            batch["num_objects"] = small.pop("num_objects").long()
+            batch["num_objects"] = small.pop("num_objects").astype(np.int64)
         return batch | {"factors": small}
 
     def _check_labels(self, label: NDArray[np.uint8], part: NDArray[np.int64], row: NDArray[np.int64]) -> None:
@@ -240,24 +233,14 @@ class SceneDataset(Dataset[dict[str, Any]]):
         missing = [block for block in blocks if block not in self._cached]
         while len(self._free) < len(missing):
             self._free.append(self._cached.popitem(last=False)[1])
-        where = [int(np.searchsorted(self._first_block, block, side="right") - 1) for block in missing]
-        jobs = list(zip(missing, where, self._free, strict=False))
-        for number in where:
-            self._part(number)
-        if len(jobs) < 2:
-            for job in jobs:
-                self._read(*job)
-        else:  # unpacking is most of the work, and threads do it side by side
-            if self._pool is None or self._pool[0] != os.getpid():
-                self._pool = (os.getpid(), ThreadPoolExecutor(_THREADS))
-            for _ in self._pool[1].map(lambda job: self._read(*job), jobs):
-                pass
-        # Only now, as an error must not leave a block in the list that was never read.
-        self._cached.update((block, place) for block, _, place in jobs)
-        del self._free[: len(jobs)]
+        for block in missing:
+            self._read(block, self._free[-1])
+            # Only now, as an error must not leave a block in the list that was never read.
+            self._cached[block] = self._free.pop()
 
-    def _read(self, block: int, number: int, place: int) -> None:
-        part = self._parts[number]
+    def _read(self, block: int, place: int) -> None:
+        number = int(np.searchsorted(self._first_block, block, side="right") - 1)
+        part = self._part(number)
         start = (block - int(self._first_block[number])) * part.block
         stop = min(start + part.block, part.length)
         at = place * self._rows
@@ -271,4 +254,4 @@ class SceneDataset(Dataset[dict[str, Any]]):
 
     def __getstate__(self) -> dict[str, Any]:
         fresh = {"_cache": {}, "_cached": OrderedDict(), "_free": list(range(self._capacity)), "_open": OrderedDict()}
-        return self.__dict__ | fresh | {"_small": {}, "_pool": None}
+        return self.__dict__ | fresh | {"_small": {}}

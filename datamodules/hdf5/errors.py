@@ -10,6 +10,8 @@ from pathlib import Path
 
 import h5py
 
+from iodine_pl.files import atomic
+
 __all__ = ["SceneFileError", "open_hdf5", "written_beside"]
 
 
@@ -42,21 +44,16 @@ def open_hdf5(path: Path) -> h5py.File:
 
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
-    """Gives a path beside ``path`` to write to; what is there in the end takes its place, an error leaves nothing.
+    """Yields a path beside ``path`` to write to, as :func:`iodine_pl.files.atomic.written_beside` does.
+
+    Several processes may write the same file.
 
     Raises:
         SceneFileError: if the folder cannot be written to, or the disk is full.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with atomic.written_beside(path, shared=True) as partial:
             yield partial
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as error:
         remedy = _remedy(error, path.parent)
         if remedy is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ class Part:
         self.close()
 
     def open(self) -> None:
-        """Opens the file if it is not open in this process; to be called before threads read."""
+        """Opens the file if it is not open in this process."""
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = (os.getpid(), *self._open())
 
@@ -60,7 +59,7 @@ class Part:
         """Copies the rows of a block of a field into ``out``."""
         try:
             self._fields[0][name].read(start, stop, out)
-        except (OSError, zlib.error, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:
             raise self._damaged(name, f"scenes {start} to {stop - 1}", error) from error
 
     def read_singly(self, rows: Sequence[int], name: str, out: NDArray[Any], places: Sequence[int]) -> None:
@@ -69,7 +68,7 @@ class Part:
         for row, place in zip(rows, places, strict=True):
             try:
                 column.read(row, row + 1, out[place : place + 1])
-            except (OSError, zlib.error, RuntimeError) as error:
+            except (OSError, RuntimeError) as error:
                 raise self._damaged(name, f"scene {row}", error) from error
 
     def _damaged(self, name: str, where: str, error: Exception) -> SceneFileError:

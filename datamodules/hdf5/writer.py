@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from iodine_pl.datamodules.hdf5.columns import lone_membership
 from iodine_pl.datamodules.hdf5.errors import written_beside
+from iodine_pl.datamodules.hdf5.masks import lone_membership
 
 __all__ = ["BLOCK", "FORMAT", "MultiObjectWriter", "append_rows"]
 

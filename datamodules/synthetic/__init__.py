@@ -1,3 +1,1 @@
-"""Generators of scenes that follow the specification of the real datasets."""
-
-__all__: list[str] = []
+"""Generators of scenes that follow the specification of the real datasets, and the files that they are written to."""

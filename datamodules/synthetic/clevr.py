@@ -49,7 +49,6 @@ class ClevrGenerator(Generator):
         self.seed, self.size = seed, size
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.name = f"clevr_{size}px_seed{seed}"
-        self.settings = ("clevr", f"--seed={seed}", f"--size={size}", f"--device={self.device}")
         self.parallel = self.device == "cpu"
         self._batch = 1 if self.device == "cpu" else 32  # on a CPU one scene at a time stays in its cache
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,20 +16,18 @@ Scenes = tuple[NDArray[np.uint8], NDArray[np.uint8], dict[str, NDArray[Any]]]
 
 
 class Generator(ABC):
-    """Makes scenes, each a function of the seed and its position.
+    """Makes scenes, each a function of the seed and its position. It is pickled for other processes.
 
     Attributes:
         name: names all that the scenes depend on.
         shard: scenes in a file.
         names: factor -> names of its codes.
-        settings: the arguments of the command line that make this generator.
         parallel: several processes are worth their start.
     """
 
     name: str
     shard: int
     names: Mapping[str, tuple[str, ...]] = {}
-    settings: Sequence[str]
     parallel: bool
 
     @abstractmethod

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
@@ -55,16 +54,17 @@ class MovingSprites(Dataset[dict[str, Any]]):
         return indices
 
     def __getitem__(self, indices: Sequence[int]) -> dict[str, Any]:
-        """Returns a batch: ``image`` (B, S, 3, 64, 64) and ``label`` (B, S, 64, 64) uint8, ``index``, ``num_objects``
-        and ``factors``: ``x``, ``y`` (B, S, L) and others that stay, (B, L, ...), entity 0 the background."""
+        """Returns a batch of arrays: ``image`` (B, S, 64, 64, 3) and ``label`` (B, S, 64, 64) uint8, ``index``,
+        ``num_objects`` and ``factors``: ``x``, ``y`` (B, S, L) and others that stay, (B, L, ...), entity 0 the
+        background."""
         made = [self._sequence(int(index)) for index in indices]
         image, label, counts, factors = zip(*made, strict=True)
         return {
-            "image": torch.from_numpy(np.stack(image)).movedim(-1, -3),
-            "label": torch.from_numpy(np.stack(label)),
-            "index": torch.as_tensor(indices),
-            "num_objects": torch.tensor(counts),
-            "factors": {name: torch.from_numpy(np.stack([f[name] for f in factors])) for name in factors[0]},
+            "image": np.stack(image),
+            "label": np.stack(label),
+            "index": np.asarray(indices, dtype=np.int64),
+            "num_objects": np.array(counts, dtype=np.int64),
+            "factors": {name: np.stack([each[name] for each in factors]) for name in factors[0]},
         }
 
     def _sequence(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int, dict[str, NDArray[Any]]]:

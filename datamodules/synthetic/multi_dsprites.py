@@ -116,7 +116,6 @@ class MultiDSpritesGenerator(Generator):
             raise ValueError(f"variant must be one of {', '.join(_RULES)}, got {variant}")
         self.seed, self.variant = seed, variant
         self.name = f"multi_dsprites_{variant}_seed{seed}"
-        self.settings = ("multi_dsprites", f"--seed={seed}", f"--variant={variant}")
 
     def scenes(self, start: int, stop: int) -> Iterator[Scenes]:
         """Yields ``(image, label, factors)`` of the scenes ``start``, a multiple of 256, to ``stop``."""

@@ -102,8 +102,6 @@ class TetrominoesGenerator(Generator):
             raise ValueError(f"{objects} pieces of 100 pixels do not fit freely into {size}x{size} pixels")
         self.seed, self.size, self.objects, self.ambiguous = seed, size, objects, ambiguous
         self.name = f"tetrominoes_{size}px_{objects}objects{'_ambiguous' * ambiguous}_seed{seed}"
-        self.settings = ("tetrominoes", f"--seed={seed}", f"--size={size}", f"--objects={objects}")
-        self.settings += ("--ambiguous",) * ambiguous
 
     def scenes(self, start: int, stop: int) -> Iterator[Scenes]:
         """Yields ``(image, label, factors)`` of the scenes ``start``, a multiple of 256, to ``stop``."""

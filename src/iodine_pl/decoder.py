@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from iodine_pl.layers import SameConv2d, conv_stack, convolve_broadcast, convolve_to_few
+from iodine_pl.layers import SameConv2d, conv_stack
 
-__all__ = ["Decoded", "SpatialBroadcastDecoder"]
+__all__ = ["Decoded", "Decoder", "SpatialBroadcastDecoder"]
 
 
 class Decoded(NamedTuple):
@@ -21,6 +21,16 @@ class Decoded(NamedTuple):
     """``(B, K, H, W)``, any real numbers; their softmax over K is the mask."""
     parameters: Tensor
     """Parameters of the pixel distribution, ``(B, K, C, H, W)``: its means, not squashed (logits for Bernoulli)."""
+
+
+class Decoder(Protocol):
+    """Decodes latents; a module that does may take the place of :class:`SpatialBroadcastDecoder`."""
+
+    def __call__(self, latents: Tensor, height: int, width: int) -> Decoded:
+        """Decodes ``latents`` (B, K, D) to ``height`` x ``width`` pixels, each image for itself."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Returns what is trained."""
 
 
 class SpatialBroadcastDecoder(nn.Module):
@@ -61,13 +71,11 @@ class SpatialBroadcastDecoder(nn.Module):
         fixed = torch.cat([flat.new_full((1, height, width), self.latent_constant), coordinates]).unsqueeze(0)
         first, *others = self.hidden
         assert isinstance(first, SameConv2d)
-        hidden = convolve_broadcast(first, flat, fixed)  # (BK, channels, H, W)
+        hidden = first.convolve_broadcast(flat, fixed)  # (BK, channels, H, W)
         for layer in others:
             hidden = layer(hidden)
-        few = hidden.device.type == "cpu" and self.output.kernel_size[0] % 2 == 1
         with torch.autocast(hidden.device.type, enabled=False):  # bfloat16 tells 0.004 apart, the pixel scale is 0.03
-            hidden = hidden.to(self.output.weight.dtype)
-            flat = convolve_to_few(self.output, hidden) if few else self.output(hidden)
+            flat = self.output(hidden.to(self.output.weight.dtype))
         output = rearrange(flat, "(b k) c h w -> b k c h w", k=slots)
         # Copies: the mixture is quicker on them, and torch 2.13 loses the shapes of views that leave compiled code.
         return Decoded(*(x.clone(memory_format=torch.contiguous_format) for x in (output[:, :, 0], output[:, :, 1:])))

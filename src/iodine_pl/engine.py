@@ -1,4 +1,7 @@
-"""A step of Algorithm 1, and the ways to differentiate it: they differ in what waits for the final backward pass."""
+"""One step of Algorithm 1, and the ways to differentiate it: they differ in what waits for the final backward pass.
+
+``tests/plain.py`` has the plain form, every gradient by autograd; it is the measure of what stands here.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,43 @@ import torch
 from torch import Tensor, nn
 
 from iodine_pl.autograd import recomputed, with_known_gradients
-from iodine_pl.decoder import Decoded, SpatialBroadcastDecoder
+from iodine_pl.decoder import Decoded, Decoder
 from iodine_pl.mixture import PixelMixture
 from iodine_pl.posterior import Posterior
-from iodine_pl.refinement import RefinementInputs, RefinementNetwork, State
+from iodine_pl.refinement import LSTMState, RefinementInputs, RefinementNetwork
 from iodine_pl.result import Decomposition, Trace
 
-__all__ = ["Engine", "Evaluation", "Full", "Parts", "Recompute", "Stopped", "StoppedRecompute", "View", "step_weights"]
+__all__ = [
+    "Engine",
+    "Evaluation",
+    "Full",
+    "Networks",
+    "Recompute",
+    "State",
+    "Stopped",
+    "StoppedRecompute",
+    "View",
+    "step_weights",
+]
 
 
-class Parts(NamedTuple):
-    """Holds the parts of the model that a step uses."""
+class Networks(NamedTuple):
+    """Holds what the model uses in every step."""
 
-    decoder: SpatialBroadcastDecoder
+    decoder: Decoder
     refinement: RefinementNetwork
     likelihood: Callable[[Tensor, Decoded], PixelMixture]
     """Of an image and what is decoded."""
     prior_scale: float
     mask_posterior_epsilon: float
+
+
+class State(NamedTuple):
+    """Holds what a step hands to the next."""
+
+    parameters: Tensor
+    """lambda, ``(B, K, 2D)``."""
+    lstm: LSTMState = ()
 
 
 class View(NamedTuple):
@@ -41,25 +63,30 @@ class View(NamedTuple):
 
     def decomposition(self) -> Decomposition:
         """Returns the scene as this step sees it."""
-        posterior, latents, mixture, kl = self
-        nll, reconstruction = mixture.nll, mixture.reconstruction
-        mse = (reconstruction - mixture.image.squeeze(1)).square().mean(dim=(1, 2, 3))
+        posterior, latents, seen, kl = self
+        nll = seen.nll
+        mse = (seen.reconstruction - seen.image.squeeze(1)).square().mean(dim=(1, 2, 3))
         return Decomposition(
             mean=posterior.mean,
             std=posterior.std,
             latents=latents,
-            masks=mixture.masks,
-            means=mixture.means,
-            reconstruction=reconstruction,
+            masks=seen.masks,
+            means=seen.means,
+            reconstruction=seen.reconstruction,
             nll=nll,
             kl=kl,
             trace=Trace(nll.unsqueeze(0), kl.unsqueeze(0), mse.unsqueeze(0)),
-            responsibilities=mixture.responsibilities,
+            responsibilities=seen.responsibilities,
         )
 
 
 def step_weights(states: int, like: Tensor) -> Tensor:
-    """Returns the weights t/T of the states t = 0 .. T in the loss, ``(T+1,)``; 1 where T = 0."""
+    """Returns the weights t/T of the states t = 0 .. T in the loss, ``(T+1,)``; 1 where T = 0.
+
+    Example:
+        >>> step_weights(5, like=torch.zeros(()))
+        tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000])
+    """
     return torch.linspace(1, 0, states, dtype=like.dtype, device=like.device).flip(0)
 
 
@@ -67,46 +94,50 @@ class Engine:
     """Refines the posterior of a batch of images, step by step. A subclass says what is kept of a step.
 
     Args:
-        parts: of the model.
+        networks: of the model.
         images: x, ``(B, C, H, W)``, or ``(B, T+1, C, H, W)``: a frame for each step.
         noise: ``(T+1, B, K, D)``, standard normal.
         inner_batch: B in the mean over the batch that the inner gradient differentiates.
+
+    References:
+        | Multi-Object Representation Learning with Iterative Variational Inference, Algorithm 1 (Greff et al. 2019)
+        | https://arxiv.org/abs/1903.00450
     """
 
-    def __init__(self, parts: Parts, images: Tensor, noise: Tensor, inner_batch: int) -> None:
-        self.parts = parts
+    def __init__(self, networks: Networks, images: Tensor, noise: Tensor, inner_batch: int) -> None:
+        self.networks = networks
         self.images = images
         self.noise = noise
         self.inner_batch = inner_batch
         self.last = len(noise) - 1  # T
 
-    def step(self, t: int, parameters: Tensor, state: State) -> tuple[View, Tensor, State]:
-        """Returns what step ``t`` sees, and lambda and the LSTM's state after it; the last step leaves them.
-
-        Args:
-            t: 0 .. T.
-            parameters: lambda, ``(B, K, 2D)``.
-            state: of the LSTM.
-        """
+    def step(self, t: int, state: State) -> tuple[View, State]:
+        """Returns what step ``t`` sees, t = 0 .. T, and the state after it; the last step leaves that as it is."""
+        parameters = state.parameters  # lambda, (B, K, 2D)
         if not parameters.requires_grad:
             parameters = parameters.detach().requires_grad_()
         posterior = Posterior(parameters)
-        latents, kl = posterior.rsample(self.noise[t]), posterior.kl(self.parts.prior_scale)
-        mixture, of_latents = self.look(t, latents)
+        latents, kl = posterior.rsample(self.noise[t]), posterior.kl(self.networks.prior_scale)  # (B, K, D), (B, K)
+        mixture, of_latents = self.observe(t, latents)
         view = View(posterior, latents, mixture, kl)
-        if t < self.last:
-            (gradient,) = torch.autograd.grad(
-                (latents, kl), parameters, (of_latents, torch.ones_like(kl)), retain_graph=True
-            )
-            parameters, state = self.advance(t, view, parameters, gradient, state)
-        return view, parameters, state
+        state = State(parameters, state.lstm)
+        if t == self.last:
+            return view, state
+        (gradient,) = torch.autograd.grad(
+            (latents, kl), parameters, (of_latents, torch.ones_like(kl)), retain_graph=True
+        )  # of the summed NLL + KL, (B, K, 2D)
+        return view, self.advance(t, view, gradient, state)
 
-    def look(self, t: int, latents: Tensor) -> tuple[PixelMixture, Tensor | None]:
-        """Returns the mixture, and the gradient of the summed NLL for the latents; the last step needs none."""
+    def observe(self, t: int, latents: Tensor) -> tuple[PixelMixture, Tensor | None]:
+        """Decodes latents (B, K, D), and differentiates the likelihood.
+
+        Returns:
+            The mixture, and the gradient of the summed NLL for the latents; the last step needs none.
+        """
         raise NotImplementedError
 
-    def advance(self, t: int, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        """Returns lambda and the LSTM's state after a step, by :meth:`refine`."""
+    def advance(self, t: int, view: View, gradient: Tensor, state: State) -> State:
+        """Returns the state after a step, by :meth:`refine`."""
         raise NotImplementedError
 
     def enter_graph(self, nll: Tensor) -> Tensor:
@@ -116,7 +147,7 @@ class Engine:
     # What all share
 
     def decode(self, latents: Tensor) -> Decoded:
-        decoded: Decoded = self.parts.decoder(latents, *self.images.shape[-2:])
+        decoded: Decoded = self.networks.decoder(latents, *self.images.shape[-2:])
         return decoded
 
     def frame(self, t: int) -> Tensor:
@@ -124,34 +155,32 @@ class Engine:
         return self.images if self.images.ndim == 4 else self.images[:, t]
 
     def mix(self, t: int, decoded: Decoded) -> PixelMixture:
-        return self.parts.likelihood(self.frame(t), decoded)
+        return self.networks.likelihood(self.frame(t), decoded)
 
-    def refine(
-        self, t: int, mixture: PixelMixture, parameters: Tensor, gradient: Tensor, state: State
-    ) -> tuple[Tensor, State]:
-        """Returns the next lambda and state, as functions of all that is given; ``gradient`` is that of NLL + KL."""
+    def refine(self, t: int, mixture: PixelMixture, gradient: Tensor, state: State) -> State:
+        """Returns the next state, as a function of all that is given; ``gradient`` is that of NLL + KL for lambda."""
         mask_gradient, mean_gradient = mixture.nll_gradients()
         inputs = RefinementInputs(
             image=self.frame(t),
             means=mixture.means,
             masks=mixture.masks,
             mask_logits=mixture.mask_logits,
-            mask_posterior=mixture.mask_posterior(self.parts.mask_posterior_epsilon),
+            mask_posterior=mixture.mask_posterior(self.networks.mask_posterior_epsilon),
             mean_gradient=mean_gradient / self.inner_batch,
             mask_gradient=mask_gradient / self.inner_batch,
             log_likelihood=mixture.log_prob,
             leave_one_out=mixture.leave_one_out(),
-            posterior=parameters,
+            posterior=state.parameters,
             posterior_gradient=gradient / self.inner_batch,
         )
-        update, state = self.parts.refinement(inputs, state)
-        return parameters + update, state
+        update, lstm = self.networks.refinement(inputs, state.lstm)
+        return State(state.parameters + update, lstm)
 
 
 class Full(Engine):
     """Keeps every activation: plain backpropagation through all steps, the published gradient."""
 
-    def look(self, t: int, latents: Tensor) -> tuple[PixelMixture, Tensor | None]:
+    def observe(self, t: int, latents: Tensor) -> tuple[PixelMixture, Tensor | None]:
         decoded = self.decode(latents)
         mixture = self.mix(t, decoded)
         if t == self.last:
@@ -159,14 +188,14 @@ class Full(Engine):
         (gradient,) = torch.autograd.grad(decoded, latents, mixture.nll_gradients(), retain_graph=True)
         return mixture, gradient
 
-    def advance(self, t: int, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.refine(t, view.mixture, parameters, gradient, state)
+    def advance(self, t: int, view: View, gradient: Tensor, state: State) -> State:
+        return self.refine(t, view.mixture, gradient, state)
 
 
 class Evaluation(Engine):
     """Keeps nothing: no graph to the networks' parameters, and the activations of one step at a time."""
 
-    def look(self, t: int, latents: Tensor) -> tuple[PixelMixture, Tensor | None]:
+    def observe(self, t: int, latents: Tensor) -> tuple[PixelMixture, Tensor | None]:
         with torch.set_grad_enabled(t < self.last):
             leaf = latents.detach().requires_grad_(t < self.last)
             decoded = self.decode(leaf)
@@ -176,62 +205,62 @@ class Evaluation(Engine):
         (gradient,) = torch.autograd.grad(decoded, leaf, mixture.nll_gradients())
         return mixture, gradient
 
-    def advance(self, t: int, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
+    def advance(self, t: int, view: View, gradient: Tensor, state: State) -> State:
         with torch.no_grad():
-            return self.refine(t, view.mixture, parameters, gradient, state)
+            return self.refine(t, view.mixture, gradient, state)
 
 
 class Recompute(Evaluation):
     """Keeps lambda and does each step again in the backward pass: the published gradient, one more decoding a step."""
 
-    def __init__(self, parts: Parts, images: Tensor, noise: Tensor, inner_batch: int) -> None:
-        super().__init__(parts, images, noise, inner_batch)
+    def __init__(self, networks: Networks, images: Tensor, noise: Tensor, inner_batch: int) -> None:
+        super().__init__(networks, images, noise, inner_batch)
         self.nll: list[Tensor] = []
 
-    def look(self, t: int, latents: Tensor) -> tuple[PixelMixture, Tensor | None]:
-        mixture, gradient = super().look(t, latents)
+    def observe(self, t: int, latents: Tensor) -> tuple[PixelMixture, Tensor | None]:
+        mixture, gradient = super().observe(t, latents)
         if t == self.last:
-            trained = _trained(self.parts.decoder)
+            trained = _trained(self.networks.decoder)
             self.nll += recomputed(lambda z: (self.mix(t, self.decode(z)).nll,), (mixture.nll,), (latents,), trained)
         return mixture, gradient
 
-    def advance(self, t: int, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        def again(latents: Tensor, parameters: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def advance(self, t: int, view: View, gradient: Tensor, state: State) -> State:
+        def again(latents: Tensor, parameters: Tensor, *lstm: Tensor) -> tuple[Tensor, ...]:
             mixture = self.mix(t, self.decode(latents))
-            after, state_after = self.refine(t, mixture, parameters, gradient, state)
-            return mixture.nll, after, *state_after
+            after = self.refine(t, mixture, gradient, State(parameters, lstm))
+            return mixture.nll, after.parameters, *after.lstm
 
-        known, known_state = super().advance(t, view, parameters, gradient, state)
-        nll, after, *state_after = recomputed(
+        known = super().advance(t, view, gradient, state)
+        nll, parameters, *lstm = recomputed(
             again,
-            (view.mixture.nll, known, *known_state),
-            (view.latents, parameters, *state),
-            _trained(self.parts.decoder, self.parts.refinement),
+            (view.mixture.nll, known.parameters, *known.lstm),
+            (view.latents, state.parameters, *state.lstm),
+            _trained(self.networks.decoder, self.networks.refinement),
         )
         self.nll.append(nll)
-        return after, tuple(state_after)
+        return State(parameters, tuple(lstm))
 
     def enter_graph(self, nll: Tensor) -> Tensor:
         kept, self.nll = self.nll, []  # the graph refers to this engine: it must not refer back
-        return torch.stack(kept)
+        return torch.stack(kept)  # (T+1, B)
 
 
-class Stopped(Evaluation):
+class Stopped(Engine):
     """Takes the decoder's final gradient at each step, with the inner one: nothing else goes back into the decoder.
 
     That gradient is step t's, times its weight in the loss, which is known: so only the sum over the steps is kept, and
     of each step the refinement network's activations.
     """
 
-    def __init__(self, parts: Parts, images: Tensor, noise: Tensor, inner_batch: int) -> None:
-        super().__init__(parts, images, noise, inner_batch)
+    def __init__(self, networks: Networks, images: Tensor, noise: Tensor, inner_batch: int) -> None:
+        super().__init__(networks, images, noise, inner_batch)
         self.weights = step_weights(len(noise), noise)
-        self.trained = _trained(parts.decoder)
+        self.trained = _trained(networks.decoder)
         self.latents: list[Tensor] = []
         self.of_latents: list[Tensor] = []
         self.of_decoder = [torch.zeros_like(p) for p in self.trained]
 
-    def look(self, t: int, latents: Tensor) -> tuple[PixelMixture, Tensor | None]:
+    def observe(self, t: int, latents: Tensor) -> tuple[PixelMixture, Tensor | None]:
         leaf = latents.detach().requires_grad_()
         decoded = self.decode(leaf)
         mixture = self.mix(t, _detached(decoded))
@@ -243,8 +272,8 @@ class Stopped(Evaluation):
         self.of_latents.append(gradient)
         return mixture, gradient
 
-    def advance(self, t: int, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.refine(t, view.mixture, parameters, gradient, state)
+    def advance(self, t: int, view: View, gradient: Tensor, state: State) -> State:
+        return self.refine(t, view.mixture, gradient, state)
 
     def enter_graph(self, nll: Tensor) -> Tensor:
         latents, self.latents = self.latents, []  # as in Recompute
@@ -255,26 +284,29 @@ class Stopped(Evaluation):
 class StoppedRecompute(Stopped):
     """Keeps nothing image-sized: the backward pass decodes again, without a graph, and refines again, with one."""
 
-    def advance(self, t: int, view: View, parameters: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
+    def advance(self, t: int, view: View, gradient: Tensor, state: State) -> State:
         latents = view.latents.detach()
 
-        def again(parameters: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        def again(parameters: Tensor, *lstm: Tensor) -> tuple[Tensor, ...]:
             with torch.no_grad():
                 mixture = self.mix(t, self.decode(latents))
-            after, state_after = self.refine(t, mixture, parameters, gradient, state)
-            return after, *state_after
+            after = self.refine(t, mixture, gradient, State(parameters, lstm))
+            return after.parameters, *after.lstm
 
         with torch.no_grad():
-            known, known_state = super().advance(t, view, parameters, gradient, state)
-        after, *state_after = recomputed(
-            again, (known, *known_state), (parameters, *state), _trained(self.parts.refinement)
+            known = super().advance(t, view, gradient, state)
+        parameters, *lstm = recomputed(
+            again,
+            (known.parameters, *known.lstm),
+            (state.parameters, *state.lstm),
+            _trained(self.networks.refinement),
         )
-        return after, tuple(state_after)
+        return State(parameters, tuple(lstm))
 
 
 def _detached(decoded: Decoded) -> Decoded:
     return Decoded(*(x.detach() for x in decoded))
 
 
-def _trained(*modules: nn.Module) -> list[Tensor]:
+def _trained(*modules: nn.Module | Decoder) -> list[Tensor]:
     return [p for module in modules for p in module.parameters() if p.requires_grad]

@@ -14,13 +14,25 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from iodine_pl.autograd import differentiation_allowed, usable_in_graph
+from iodine_pl.checkpoints.finding import find_weights
 from iodine_pl.decoder import SpatialBroadcastDecoder
-from iodine_pl.distributions import ScaleSchedule, make_distribution
-from iodine_pl.engine import Engine, Evaluation, Full, Parts, Recompute, Stopped, StoppedRecompute, step_weights
+from iodine_pl.distributions import PixelDistribution, ScaleSchedule, make_distribution
+from iodine_pl.engine import (
+    Engine,
+    Evaluation,
+    Full,
+    Networks,
+    Recompute,
+    State,
+    Stopped,
+    StoppedRecompute,
+    step_weights,
+)
 from iodine_pl.mixture import likelihood_of
+from iodine_pl.networks import NETWORKS, Network
+from iodine_pl.official.reading import read_official
 from iodine_pl.posterior import PRIOR_SCALE
-from iodine_pl.pretrained import find_weights
-from iodine_pl.refinement import RefinementNetwork, State
+from iodine_pl.refinement import RefinementNetwork
 from iodine_pl.result import Decomposition, Trace
 from iodine_pl.scene_model import Batch, SceneModel
 
@@ -35,36 +47,34 @@ class IODINE(SceneModel):
     code (google-deepmind/deepmind-research, folder ``iodine``) and the argument's text says what the paper does.
 
     Args:
+        network: which official network is meant by the arguments that are None (:data:`iodine_pl.networks.NETWORKS`
+            lists what each sets): those of its architecture, K, T, and the learning rate with its reference batch size.
         num_slots: K in training; any other can be asked for at each call.
         num_iterations: T, refinement steps; T + 1 states are decoded. Any other can be asked for at each call.
         evaluation_iterations: T in evaluation mode (validation, test, prediction, after ``eval()``); None: as in
             training. A model that was trained with few steps goes on improving over more.
         latent_size: D, length of a slot's latent.
         image_channels: C.
-        pixel_distribution: ``logistic`` (released code), ``gaussian`` (paper) or ``bernoulli`` (binary images in {0,
-            1}).
+        decoder_channels, decoder_kernel: hidden convolutions of the decoder.
+        encoder_channels, encoder_kernel: stride-2 convolutions of the refinement network.
+        mlp_sizes: MLP after their pooling over pixels.
+        lstm_size: width of the LSTM, or 0 for none (Tetrominoes in the code; the paper always has one).
+        head: ``residual``: the update is a linear function of the LSTM's output; ``predictor_corrector``: for sequences
+            (see :class:`iodine_pl.layers.PredictorCorrectorHead`).
+        coordinates, coordinate_frequencies: coordinate channels of the refinement network.
+        pooling: of the convolutions' output: ``mean`` (paper, code) or ``cosine``, which keeps more of where things are
+            (see :class:`iodine_pl.refinement.RefinementNetwork`).
+        pixel_distribution: ``logistic`` (released code), ``gaussian`` (paper), ``bernoulli`` (binary images in {0, 1}),
+            or a :class:`iodine_pl.distributions.PixelDistribution` of your own, which a checkpoint does not hold.
         pixel_scale: its scale; None means 0.03 for ``logistic`` (code) and sigma 0.1 for ``gaussian`` (paper). Scales
             by the updates done, as in ``{0: 0.3, 1000: 0.5}``, change it in training, along straight lines between
             them; outside of training it is the last of them.
         pixel_likelihood: ``mixture`` (paper, code): p(x|z) mixes the slots' distributions at every pixel. ``mean``: one
             distribution about the mixed mean, sum_k m_k mu_k (see :class:`iodine_pl.mixture.MeanImage`).
         bounded_means: pass the slots' means through a sigmoid, so that they are colors; neither paper nor code does.
+        channel_correlation: of the noise of any two channels under ``gaussian``, 0 <= r < 1. Above 0, color counts
+            for more than brightness (see :class:`iodine_pl.distributions.CorrelatedGaussian`); 0 in paper and code.
         prior_scale: standard deviation of the prior; sqrt(ln 2) in the code, 1.0 in the paper.
-        decoder_channels, decoder_kernel: hidden convolutions of the decoder.
-        latent_constant: constant channel appended to each latent (code; not in the paper).
-        encoder_channels, encoder_kernel: stride-2 convolutions of the refinement network.
-        mlp_sizes: MLP after their pooling over pixels.
-        lstm_size: width of the LSTM, or None for none (Tetrominoes in the code; the paper always has one).
-        head: ``residual``: the update is a linear function of the LSTM's output; ``predictor_corrector``: for sequences
-            (see :class:`iodine_pl.refinement.PredictorCorrectorHead`).
-        coordinates, coordinate_frequencies: coordinate channels of the refinement network.
-        pooling: of the convolutions' output: ``mean`` (paper, code) or ``cosine``, which keeps more of where things are
-            (see :class:`iodine_pl.refinement.RefinementNetwork`).
-        capacity: constant input of the refinement network (code; not in the paper).
-        mask_posterior_epsilon: added to the denominator of the mask posterior (code).
-        norm_epsilon: of the layer norms.
-        layer_norm, leave_out: for ablations of the refinement network's inputs (see
-            :class:`iodine_pl.refinement.RefinementNetwork`).
         input_gradients: ``full``: the loss is differentiated through means, masks, mask logits and mask posterior where
             they are inputs of the refinement network (code). ``stopped``: not through these, so that each step's
             backward pass through the decoder is done at once and its activations are freed: less time and memory, but
@@ -73,179 +83,185 @@ class IODINE(SceneModel):
             memory of one step, for one more decoding of each (see docs/engine.md).
         compile_networks: run decoder and refinement network through ``torch.compile``; off by default (see
             docs/engine.md). ``torch.compile`` of the whole model changes nothing, and harms nothing.
-        learning_rate: at the reference batch size; the code has 3e-4, and 1e-3 for CLEVR6; the paper has 3e-4.
-        batch_size: images per device in a training step. It sets the learning rate by :func:`square_root_rule` from the
-            global batch. None: the learning rate stands as it is.
         inner_batch_size: B in the 1/B of the loss inside the refinement loop, so that an image is refined alike in any
             batch. None: ``batch_size``; if that is None too, the batch at hand, as in the code. Give it where a batch
             is shared among devices, and the computation is the same on any number of them.
-        reference_batch_size: of the square-root rule; 256, and 128 for Multi-dSprites, 32 for CLEVR6.
-        optimizer: ``tf_adam`` (code: :class:`iodine_pl.optim.TFAdam`), ``adam`` (torch's), or ``muon``
-            (:class:`iodine_pl.optim.Muon`), which goes on to shapes where Adam stays at blobs (docs/learning.md).
-        betas, adam_epsilon: of Adam, also where ``muon`` leaves parameters to it; the code has (0.95, 0.999).
-        adam_learning_rate: of the parameters that ``muon`` leaves to Adam; None: ``learning_rate``.
-        decay: ``exponential`` (code): the learning rate falls by ``decay_factor`` over each ``decay_steps`` updates.
-            ``cosine``: it falls to zero over ``decay_steps`` updates, along half a cosine.
-        decay_factor, decay_steps: of the decay.
-        gradient_clip_norm: global norm of the gradient above which it is scaled down. None: no clipping.
-        max_skipped_updates: so many updates in a row may be skipped for a non-finite loss or gradient; one more is an
-            error.
-        seed: of the noise in training and evaluation by a Trainer, a non-negative integer.
+        learning_rate: at the reference batch size; the paper has 3e-4.
+        reference_batch_size: of the square-root rule.
+        latent_constant: constant channel appended to each latent (code; not in the paper).
+        capacity: constant input of the refinement network (code; not in the paper).
+        mask_posterior_epsilon: added to the denominator of the mask posterior (code).
+        norm_epsilon: of the layer norms.
+        layer_norm, leave_out: for ablations of the refinement network's inputs (see
+            :class:`iodine_pl.refinement.RefinementNetwork`).
+        training: further arguments, of :class:`iodine_pl.SceneModel`.
 
     Raises:
-        ValueError: for a number out of its range.
+        ValueError: for an unknown name or a number out of its range.
     """
 
     def __init__(
         self,
-        num_slots: int = 4,
-        num_iterations: int = 5,
+        # The networks
+        network: Network = "tetrominoes",
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
         evaluation_iterations: int | None = None,
-        latent_size: int = 32,
+        latent_size: int | None = None,
         image_channels: int = 3,
-        pixel_distribution: Literal["logistic", "gaussian", "bernoulli"] = "logistic",
+        decoder_channels: Sequence[int] | None = None,
+        decoder_kernel: int | None = None,
+        encoder_channels: Sequence[int] | None = None,
+        encoder_kernel: int | None = None,
+        mlp_sizes: Sequence[int] | None = None,
+        lstm_size: int | None = None,
+        head: Literal["residual", "predictor_corrector"] = "residual",
+        coordinates: Literal["linear", "cosine"] | None = None,
+        coordinate_frequencies: int = 3,
+        pooling: Literal["mean", "cosine"] = "mean",
+        # Likelihood and prior
+        pixel_distribution: Literal["logistic", "gaussian", "bernoulli"] | PixelDistribution = "logistic",
         pixel_scale: float | dict[int, float] | None = None,
         pixel_likelihood: Literal["mixture", "mean"] = "mixture",
         bounded_means: bool = False,
+        channel_correlation: float = 0.0,
         prior_scale: float = PRIOR_SCALE,
-        decoder_channels: Sequence[int] = (32, 32, 32, 32),
-        decoder_kernel: int = 5,
+        # Computation and training
+        input_gradients: Literal["full", "stopped"] = "full",
+        recompute: bool = False,
+        compile_networks: bool = False,
+        inner_batch_size: int | None = None,
+        learning_rate: float | None = None,
+        reference_batch_size: int | None = None,
+        # Constants of the released code, and ablations
         latent_constant: float = 5.0,
-        encoder_channels: Sequence[int] = (32, 32, 32),
-        encoder_kernel: int = 5,
-        mlp_sizes: Sequence[int] = (128,),
-        lstm_size: int | None = None,
-        head: Literal["residual", "predictor_corrector"] = "residual",
-        coordinates: Literal["linear", "cosine"] = "cosine",
-        coordinate_frequencies: int = 3,
-        pooling: Literal["mean", "cosine"] = "mean",
         capacity: float = 0.5,
         mask_posterior_epsilon: float = 1e-6,
         norm_epsilon: float = 1e-5,
         layer_norm: bool = True,
         leave_out: Sequence[str] = (),
-        input_gradients: Literal["full", "stopped"] = "full",
-        recompute: bool = False,
-        compile_networks: bool = False,
-        learning_rate: float = 3e-4,
-        batch_size: int | None = None,
-        inner_batch_size: int | None = None,
-        reference_batch_size: int = 256,
-        optimizer: Literal["tf_adam", "adam", "muon"] = "tf_adam",
-        betas: tuple[float, float] = (0.95, 0.999),
-        adam_epsilon: float = 1e-8,
-        adam_learning_rate: float | None = None,
-        decay: Literal["exponential", "cosine"] = "exponential",
-        decay_factor: float = 0.1,
-        decay_steps: int = 1_000_000,
-        gradient_clip_norm: float | None = 5.0,
-        max_skipped_updates: int = 20,
-        seed: int = 0,
+        **training: Any,
     ) -> None:
-        super().__init__(
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            reference_batch_size=reference_batch_size,
-            optimizer=optimizer,
-            betas=betas,
-            adam_epsilon=adam_epsilon,
-            adam_learning_rate=adam_learning_rate,
-            decay=decay,
-            decay_factor=decay_factor,
-            decay_steps=decay_steps,
-            gradient_clip_norm=gradient_clip_norm,
-            max_skipped_updates=max_skipped_updates,
-            seed=seed,
-        )
+        if network not in NETWORKS:
+            raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
+        given = {
+            "num_slots": num_slots,
+            "num_iterations": num_iterations,
+            "latent_size": latent_size,
+            "decoder_channels": decoder_channels,
+            "decoder_kernel": decoder_kernel,
+            "encoder_channels": encoder_channels,
+            "encoder_kernel": encoder_kernel,
+            "mlp_sizes": mlp_sizes,
+            "lstm_size": lstm_size,
+            "coordinates": coordinates,
+            "learning_rate": learning_rate,
+            "reference_batch_size": reference_batch_size,
+        }
+        chosen = NETWORKS[network] | {name: value for name, value in given.items() if value is not None}
+        rate, reference_batch = chosen["learning_rate"], chosen["reference_batch_size"]
+        super().__init__(learning_rate=rate, reference_batch_size=reference_batch, **training)
         self.save_hyperparameters()
-        counts = {"num_slots": num_slots, "num_iterations": num_iterations, "latent_size": latent_size}
-        optional = {"evaluation_iterations": evaluation_iterations, "inner_batch_size": inner_batch_size}
-        for name, value in (counts | optional).items():
+        self.hparams.update(chosen)  # a checkpoint holds the numbers themselves
+        if not isinstance(pixel_distribution, str):
+            self.hparams["pixel_distribution"] = type(pixel_distribution).__name__  # to be given again
+        for name in ("num_slots", "num_iterations", "latent_size"):
+            if chosen[name] < 1:
+                raise ValueError(f"{name} must be at least 1, got {chosen[name]}")
+        for name, value in (("evaluation_iterations", evaluation_iterations), ("inner_batch_size", inner_batch_size)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if input_gradients not in ("full", "stopped"):
             raise ValueError(f"input_gradients must be 'full' or 'stopped', got {input_gradients!r}")
         if not prior_scale > 0.0:
             raise ValueError(f"prior_scale must be positive, got {prior_scale}")
-        self.num_slots = num_slots
-        self.num_iterations = num_iterations
+        self.num_slots: int = chosen["num_slots"]
+        self.num_iterations = chosen["num_iterations"]
         self.evaluation_iterations = evaluation_iterations
         self.inner_batch_size = inner_batch_size
-        self.latent_size = latent_size
+        self.latent_size: int = chosen["latent_size"]
         self.image_channels = image_channels
         self.takes_sequences = True
         self.prior_scale = prior_scale
         self.mask_posterior_epsilon = mask_posterior_epsilon
         self.input_gradients = input_gradients
         self.recompute = recompute
-        self.pixel_distribution = pixel_distribution
         self.scale_schedule: ScaleSchedule | None = None
         if isinstance(pixel_scale, Mapping):
             self.scale_schedule = ScaleSchedule(pixel_scale)
             pixel_scale = self.scale_schedule.last
-        self.bounded_means = bounded_means
-        self.distribution = make_distribution(pixel_distribution, pixel_scale, bounded_means)
-        self.likelihood = likelihood_of(pixel_likelihood, self.distribution)
-        self.decoder = SpatialBroadcastDecoder(
-            latent_size, image_channels, decoder_channels, decoder_kernel, latent_constant
+        self._make_distribution = partial(
+            make_distribution, pixel_distribution, bounded=bounded_means, correlation=channel_correlation
         )
-        self.refinement = RefinementNetwork(
-            latent_size,
-            image_channels,
-            encoder_channels,
-            encoder_kernel,
-            mlp_sizes,
-            lstm_size,
-            coordinates,
-            coordinate_frequencies,
-            pooling,
-            capacity,
-            norm_epsilon,
-            layer_norm,
-            leave_out,
-            head,
+        self.distribution = self._make_distribution(pixel_scale)
+        self.likelihood = likelihood_of(pixel_likelihood, self.distribution)
+        self.decoder = self.make_decoder(
+            latent_size=self.latent_size,
+            image_channels=image_channels,
+            channels=chosen["decoder_channels"],
+            kernel_size=chosen["decoder_kernel"],
+            latent_constant=latent_constant,
+        )
+        self.refinement = self.make_refinement(
+            latent_size=self.latent_size,
+            image_channels=image_channels,
+            channels=chosen["encoder_channels"],
+            kernel_size=chosen["encoder_kernel"],
+            mlp_sizes=chosen["mlp_sizes"],
+            lstm_size=chosen["lstm_size"] or None,
+            coordinates=chosen["coordinates"],
+            coordinate_frequencies=coordinate_frequencies,
+            pooling=pooling,
+            capacity=capacity,
+            norm_epsilon=norm_epsilon,
+            layer_norm=layer_norm,
+            leave_out=leave_out,
+            head=head,
         )
         # One vector for all slots: they differ by their samples alone. Glorot's uniform range for a vector of 2D.
-        limit = math.sqrt(3.0 / (2.0 * latent_size))
-        self.initial_posterior = nn.Parameter(torch.empty(2 * latent_size).uniform_(-limit, limit))
+        limit = math.sqrt(3.0 / (2.0 * self.latent_size))
+        self.initial_posterior = nn.Parameter(torch.empty(2 * self.latent_size).uniform_(-limit, limit))
         if compile_networks:
             self.decoder.compile()
             self.refinement.compile()
         self.to(memory_format=torch.channels_last)  # a third faster on CPU
 
+    def make_decoder(self, **arguments: Any) -> nn.Module:
+        """Makes the decoder; override it to have one of your own.
+
+        Args:
+            arguments: of :class:`iodine_pl.decoder.SpatialBroadcastDecoder`.
+
+        Returns:
+            A module that is a :class:`iodine_pl.decoder.Decoder`.
+        """
+        return SpatialBroadcastDecoder(**arguments)
+
+    def make_refinement(self, **arguments: Any) -> RefinementNetwork:
+        """Makes the refinement network, with ``arguments`` of it; override it to have one of your own."""
+        return RefinementNetwork(**arguments)
+
+    def extra_repr(self) -> str:
+        gradients = f"{self.input_gradients}{', recomputed' if self.recompute else ''}"
+        return (
+            f"K={self.num_slots}, T={self.num_iterations}, D={self.latent_size}, "
+            f"likelihood={self.likelihood.__name__} of {self.distribution}, input_gradients={gradients}"
+        )
+
     @classmethod
     def tetrominoes(cls, **arguments: Any) -> IODINE:
         """Makes the released Tetrominoes network (35x35, 199,568 parameters), any argument replaceable."""
-        return cls(**arguments)
+        return cls(network="tetrominoes", **arguments)
 
     @classmethod
     def multi_dsprites(cls, **arguments: Any) -> IODINE:
         """Makes the released Multi-dSprites network (64x64, 339,152 parameters), any argument replaceable."""
-        official: dict[str, Any] = {
-            "num_slots": 6,
-            "latent_size": 16,
-            "lstm_size": 128,
-            "reference_batch_size": 128,
-        }
-        return cls(**(official | arguments))
+        return cls(network="multi_dsprites", **arguments)
 
     @classmethod
     def clevr6(cls, **arguments: Any) -> IODINE:
         """Makes the released CLEVR6 network (128x128, 1,177,168 parameters), any argument replaceable."""
-        official: dict[str, Any] = {
-            "num_slots": 7,
-            "latent_size": 64,
-            "decoder_channels": (64, 64, 64, 64),
-            "decoder_kernel": 3,
-            "encoder_channels": (64, 64, 64, 64),
-            "encoder_kernel": 3,
-            "mlp_sizes": (256, 256),
-            "lstm_size": 256,
-            "coordinates": "linear",
-            "learning_rate": 1e-3,
-            "reference_batch_size": 32,
-        }
-        return cls(**(official | arguments))
+        return cls(network="clevr6", **arguments)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **arguments: Any) -> IODINE:
@@ -253,26 +269,37 @@ class IODINE(SceneModel):
 
         Args:
             name_or_path: weights that come with the package, such as ``tetrominoes`` (see
-                :func:`iodine_pl.pretrained.available`), or the path of any checkpoint of this model.
+                :func:`iodine_pl.pretrained.available`); or any checkpoint of this model: its path, ``last`` or ``best``
+                of the newest run, or an address ``https://...#sha256=HEX``, which is downloaded once.
             arguments: in place of those that it was trained with, such as ``num_slots``.
 
         Raises:
             FileNotFoundError: if there are no such weights.
+            ValueError: if an address has no digest.
+            DownloadError: if the server does not send the file that has this digest.
         """
         path = find_weights(name_or_path)
         model: IODINE = cls.load_from_checkpoint(path, map_location="cpu", weights_only=True, **arguments)
         return model.eval()
 
-    @staticmethod
+    @classmethod
     def from_official(
-        source: str | Path | Mapping[str, ArrayLike], folder: str | None = None, **arguments: Any
+        cls, source: str | Path | Mapping[str, ArrayLike], folder: str | None = None, **arguments: Any
     ) -> IODINE:
-        """Makes the model of a checkpoint of the reference code: see :func:`iodine_pl.official.read_official`."""
-        from iodine_pl.official import read_official  # which makes models of this class
+        """Makes the model of a checkpoint of the reference code, and says what was found in it.
 
+        Args:
+            source, folder: see :func:`iodine_pl.official.read_official`.
+            arguments: in place of those that the checkpoint tells.
+
+        Raises:
+            FileNotFoundError, ValueError: as that function.
+        """
         official = read_official(source, folder, **arguments)
+        model = cls(**official.arguments)
+        model.load_state_dict(official.parameters)
         rank_zero_info(official.describe())
-        return official.model
+        return model
 
     def forward(
         self,
@@ -334,7 +361,7 @@ class IODINE(SceneModel):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if self.scale_schedule is not None:
             scale = self.scale_schedule(self.global_step)
-            self.distribution = make_distribution(self.pixel_distribution, scale, self.bounded_means)
+            self.distribution = self._make_distribution(scale)
             self.log("train/pixel_scale", scale)
 
     def noise_shape(
@@ -354,11 +381,10 @@ class IODINE(SceneModel):
             images, noise = usable_in_graph(images), usable_in_graph(noise)
             states, batch, slots = noise.shape[:3]
             inner_batch = self.inner_batch_size or self.batch_size or batch
-            engine = self._engine(differentiable)(self._parts(), images, noise, inner_batch)
-            parameters = self.initial_posterior.expand(batch, slots, -1)  # lambda, (B, K, 2D)
-            lstm_state: State = ()
+            engine = self._engine(differentiable)(self._networks(), images, noise, inner_batch)
+            state = State(self.initial_posterior.expand(batch, slots, -1))  # lambda, (B, K, 2D)
             for t in range(states):
-                view, parameters, lstm_state = engine.step(t, parameters, lstm_state)
+                view, state = engine.step(t, state)
                 step = view.decomposition()
                 if not differentiable:
                     step = step.detach()  # else the traces would keep what each step held
@@ -377,6 +403,6 @@ class IODINE(SceneModel):
             return StoppedRecompute if self.recompute else Stopped
         return Recompute if self.recompute else Full
 
-    def _parts(self) -> Parts:
+    def _networks(self) -> Networks:
         likelihood = partial(self.likelihood, distribution=self.distribution)
-        return Parts(self.decoder, self.refinement, likelihood, self.prior_scale, self.mask_posterior_epsilon)
+        return Networks(self.decoder, self.refinement, likelihood, self.prior_scale, self.mask_posterior_epsilon)

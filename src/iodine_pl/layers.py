@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -13,11 +14,11 @@ from torch.nn import functional as F
 __all__ = [
     "LSTMCell",
     "Linear",
+    "PredictorCorrectorHead",
     "SameConv2d",
     "StoppedLayerNorm",
     "conv_stack",
-    "convolve_broadcast",
-    "convolve_to_few",
+    "coordinate_grid",
     "mlp",
     "same_padding",
 ]
@@ -60,6 +61,40 @@ class SameConv2d(nn.Conv2d):
             return F.conv2d(x, weight, bias, self.stride, (top, left))
         return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, self.stride)
 
+    def convolve_broadcast(self, vectors: Tensor, fixed: Tensor) -> Tensor:
+        """Convolves, at stride 1, vectors that are copied to every pixel, joined by channels that are one for all.
+
+        A tap of the kernel adds the same to each pixel whose neighbor it reaches, so every pixel has the sum of the
+        taps that fall inside the image: all but near the border. With a 0/1 matrix for the taps along each axis that
+        sum is two small matrix products.
+
+        Args:
+            vectors: ``(N, D)``.
+            fixed: ``(1, C, H, W)``; the layer has D + C input channels.
+
+        Returns:
+            ``(N, C_out, H, W)``.
+        """
+        kernel = self.kernel_size[0]
+        of_vectors, of_fixed = self.weight.tensor_split([vectors.shape[1]], dim=1)
+        taps = torch.einsum("nd,odij->nijo", vectors, of_vectors)
+        rows, columns = (_taps_inside(length, kernel, vectors) for length in fixed.shape[2:])
+        summed = (rows @ taps.flatten(2)).view(len(vectors), fixed.shape[2], *taps.shape[2:])  # (N, H, k, C_out)
+        broadcast: Tensor = (columns @ summed).permute(0, 3, 1, 2)  # (N, C_out, H, W), channels last in memory
+        same = self.convolve(fixed, of_fixed, self.bias)  # (1, C_out, H, W)
+        # Repeated as one long row, since the backward pass sums over N, which torch does 40 times slower in four axes.
+        row = rearrange(same, "1 c h w -> 1 (h w c)").expand(len(vectors), -1)
+        height, width = same.shape[2:]
+        return broadcast + rearrange(row, "n (h w c) -> n c h w", h=height, w=width)
+
+
+def _taps_inside(length: int, kernel: int, like: Tensor) -> Tensor:
+    """Returns which taps of a SAME convolution of stride 1 fall inside, ``(length, kernel)``, 1.0 or 0.0."""
+    before, _ = same_padding(length, kernel, 1)
+    place = torch.arange(length, device=like.device).unsqueeze(1)
+    reached = place + torch.arange(kernel, device=like.device) - before
+    return ((reached >= 0) & (reached < length)).to(like.dtype)
+
 
 class Linear(nn.Linear):
     """``nn.Linear`` with the reference code's initial values: truncated normal weights, zero biases."""
@@ -89,6 +124,32 @@ class LSTMCell(nn.Module):
         i, j, f, o = self.gates(torch.cat([x, hidden], dim=-1)).chunk(4, dim=-1)
         cell = torch.sigmoid(f + self.forget_bias) * cell + torch.sigmoid(i) * torch.tanh(j)
         return torch.sigmoid(o) * torch.tanh(cell), cell
+
+
+class PredictorCorrectorHead(nn.Module):
+    r"""Moves lambda towards what is seen, then to what the next frame is expected to show (the code's head for
+    sequences; not in the paper).
+
+    .. math:: u = W_u h, \quad g = \sigma(W_g h), \quad \lambda_c = \lambda + g (u - \lambda), \quad
+        (\hat\lambda, p) = \mathrm{MLP}(\lambda), \quad \lambda' = \lambda_c + \sigma(p) (\hat\lambda - \lambda_c).
+
+    Args:
+        features: length of h.
+        size: length of lambda, 2D.
+    """
+
+    def __init__(self, features: int, size: int) -> None:
+        super().__init__()
+        self.correction = Linear(features, 2 * size)
+        self.prediction = mlp(size, (64, 2 * size))
+
+    def forward(self, features: Tensor, parameters: Tensor) -> Tensor:
+        """Returns lambda' - lambda, ``(BK, 2D)``, for h (BK, features) and lambda (BK, 2D)."""
+        seen, gate = self.correction(features).chunk(2, dim=-1)
+        corrected = parameters + torch.sigmoid(gate) * (seen - parameters)
+        expected, trust = self.prediction(parameters).chunk(2, dim=-1)
+        after: Tensor = corrected + torch.sigmoid(trust) * (expected - corrected)
+        return after - parameters
 
 
 class StoppedLayerNorm(nn.Module):
@@ -143,60 +204,26 @@ def mlp(in_features: int, sizes: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def convolve_broadcast(convolution: SameConv2d, vectors: Tensor, fixed: Tensor) -> Tensor:
-    """Convolves, at stride 1, vectors that are copied to every pixel, joined by channels that are the same for all.
+def coordinate_grid(
+    kind: Literal["linear", "cosine"],
+    frequencies: int,
+    height: int,
+    width: int,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Returns the coordinate channels, ``(2, H, W)`` or ``(frequencies^2 - 1, H, W)``.
 
-    A tap of the kernel adds the same to each pixel whose neighbour it reaches, so every pixel has the sum of the taps
-    that fall inside the image: all but near the border. With a 0/1 matrix for the taps along each axis that sum is two
-    small matrix products.
-
-    Args:
-        convolution: of D + C channels.
-        vectors: ``(N, D)``.
-        fixed: ``(1, C, H, W)``.
-
-    Returns:
-        ``(N, C_out, H, W)``, what ``convolution`` gives for the vectors at H x W pixels and ``fixed``.
+    ``linear`` is x (column), then y (row), from -1 to 1: the opposite order of the decoder's. ``cosine`` is
+    cos(f pi x) cos(g pi y) for x, y in [0, 1], f slow and g fast over 0 .. frequencies - 1, without the constant one.
     """
-    size, kernel = vectors.shape[1], convolution.kernel_size[0]
-    taps = torch.einsum("nd,odij->nijo", vectors, convolution.weight[:, :size])
-    rows, columns = (_taps_inside(length, kernel, vectors) for length in fixed.shape[2:])
-    summed = (rows @ taps.flatten(2)).view(len(vectors), fixed.shape[2], *taps.shape[2:])  # (N, H, k, C_out)
-    broadcast: Tensor = (columns @ summed).permute(0, 3, 1, 2)  # (N, C_out, H, W), channels last in memory
-    same = convolution.convolve(fixed, convolution.weight[:, size:], convolution.bias)
-    # Repeated as one long row, since the backward pass sums over N, which torch does 40 times slower in four axes.
-    row = rearrange(same, "1 c h w -> 1 (h w c)").expand(len(vectors), -1)
-    height, width = same.shape[2:]
-    return broadcast + rearrange(row, "n (h w c) -> n c h w", h=height, w=width)
 
+    def places(start: float, count: int) -> Tensor:
+        return torch.linspace(start, 1, count, dtype=dtype, device=device)
 
-def convolve_to_few(convolution: SameConv2d, x: Tensor, rows: int = 4) -> Tensor:
-    """Convolves, at stride 1, to few channels, several rows of the result at once.
-
-    On a CPU a convolution to 4 channels takes as long as one to 16, the numbers in a vector register. So four rows
-    become four times the channels: the kernel, at each of four heights in a higher one, at a vertical stride of 4.
-
-    Args:
-        convolution: with an odd kernel.
-        x: ``(N, C_in, H, W)``.
-        rows: so many at once.
-
-    Returns:
-        ``(N, C_out, H, W)``.
-    """
-    weight, bias = convolution.weight, convolution.bias
-    assert bias is not None
-    padding = convolution.kernel_size[0] // 2
-    above = -x.shape[2] % rows  # the padding is the same above and below, so the rows too many come first
-    higher = torch.cat([F.pad(weight, (0, 0, row, rows - 1 - row)) for row in range(rows)])
-    higher = higher.contiguous(memory_format=torch.channels_last)
-    y = F.conv2d(x, higher, bias.repeat(rows), (rows, 1), (padding + above, padding))
-    return rearrange(y, "n (row c) h w -> n c (h row) w", row=rows)[:, :, above:]
-
-
-def _taps_inside(length: int, kernel: int, like: Tensor) -> Tensor:
-    """Returns which taps of a SAME convolution of stride 1 fall inside, ``(length, kernel)``, 1.0 or 0.0."""
-    before, _ = same_padding(length, kernel, 1)
-    place = torch.arange(length, device=like.device).unsqueeze(1)
-    reached = place + torch.arange(kernel, device=like.device) - before
-    return ((reached >= 0) & (reached < length)).to(like.dtype)
+    if kind == "linear":
+        y, x = torch.meshgrid(places(-1, height), places(-1, width), indexing="ij")
+        return torch.stack([x, y])
+    f = torch.arange(frequencies, device=device).unsqueeze(1)
+    of_x, of_y = (torch.cos(f * math.pi * places(0, count)) for count in (width, height))
+    return torch.einsum("fw,gh->fghw", of_x, of_y).flatten(0, 1)[1:]

@@ -19,13 +19,17 @@ def likelihood_of(name: Literal["mixture", "mean"], distribution: PixelDistribut
     """Returns the class that computes the named likelihood.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or a distribution that has none about the mean.
     """
     if name == "mixture":
         return PixelMixture
     if name != "mean":
         raise ValueError(f"pixel_likelihood must be 'mixture' or 'mean', got {name!r}")
-    return ChannelMixture if isinstance(distribution, Bernoulli) else MeanImage
+    if isinstance(distribution, Bernoulli):
+        return ChannelMixture
+    if not hasattr(distribution, "about"):
+        raise ValueError(f"pixel_likelihood='mean' needs a distribution about its mean; {distribution!r} has no .about")
+    return MeanImage
 
 
 class PixelMixture:
@@ -38,6 +42,22 @@ class PixelMixture:
         image: x, ``(B, C, H, W)`` in [0, 1].
         decoded: mask logits ``(B, K, H, W)`` and pixel parameters ``(B, K, C, H, W)``.
         distribution: of one channel of one pixel.
+
+    References:
+        | Multi-Object Representation Learning with Iterative Variational Inference, section 2.1 (Greff et al. 2019)
+        | https://arxiv.org/abs/1903.00450
+
+    Example:
+        Of two slots with equal masks, one shows the gray pixel as it is, the other is black.
+
+        >>> from iodine_pl.distributions import Gaussian
+        >>> gray = torch.full((1, 1, 1, 1), 0.5)
+        >>> decoded = Decoded(torch.zeros(1, 2, 1, 1), torch.tensor([0.5, 0.0]).view(1, 2, 1, 1, 1))
+        >>> mixture = PixelMixture(gray, decoded, Gaussian(0.25))
+        >>> mixture.masks.flatten(), mixture.responsibilities.flatten()
+        (tensor([0.5000, 0.5000]), tensor([0.8808, 0.1192]))
+        >>> mixture.nll_gradients().mask_logits.flatten()  # mask less responsibility
+        tensor([-0.3808,  0.3808])
     """
 
     def __init__(self, image: Tensor, decoded: Decoded, distribution: PixelDistribution) -> None:
@@ -105,8 +125,13 @@ class MeanImage(PixelMixture):
     .. math:: p(x_i | z) = p(x_i | \hat x_i), \quad \hat x_i = \sum_k m_{ik} \mu_{ik}.
 
     Slots gain nothing by sharing a pixel to cover all that it might be, at any scale. It is EfficientMORL's choice on
-    Tetrominoes and Multi-dSprites (Emami et al. 2021, section 3.1), and the squared error of Slot Attention; not in the
-    IODINE paper. Responsibilities and mask posterior are still those of the slots' own densities.
+    Tetrominoes and Multi-dSprites, and the squared error of Slot Attention; not in the IODINE paper. Responsibilities
+    and mask posterior are still those of the slots' own densities.
+
+    References:
+        | Efficient Iterative Amortized Inference for Learning Symmetric and Disentangled Multi-Object Representations,
+            section 3.1 (Emami et al. 2021)
+        | https://arxiv.org/abs/2106.03630
     """
 
     distribution: LocationDistribution

@@ -38,6 +38,18 @@ class TFAdam(torch.optim.Adam):
         lr: learning rate.
         betas: decay of the first and second moment; the released code uses 0.95 and 0.999.
         eps: epsilon of the formula above.
+
+    References:
+        | Adam: A Method for Stochastic Optimization (Kingma & Ba 2015)
+        | https://arxiv.org/abs/1412.6980
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.zeros(1))
+        >>> optimizer = TFAdam([weight], lr=0.1)
+        >>> weight.grad = torch.full((1,), 2.0)
+        >>> optimizer.step()
+        >>> round(weight.item(), 6)  # the first step has the size of the learning rate, whatever the gradient
+        -0.1
     """
 
     def __init__(
@@ -59,7 +71,12 @@ class TFAdam(torch.optim.Adam):
 
 
 def square_root_rule(learning_rate: float, batch_size: int, reference_batch_size: int) -> float:
-    """Returns ``learning_rate * sqrt(batch_size / reference_batch_size)``, the released code's rule."""
+    """Returns ``learning_rate * sqrt(batch_size / reference_batch_size)``, the released code's rule.
+
+    Example:
+        >>> square_root_rule(3e-4, 64, 256)
+        0.00015
+    """
     return learning_rate * math.sqrt(batch_size / reference_batch_size)
 
 

@@ -25,6 +25,17 @@ class Posterior:
 
     Args:
         parameters: lambda, ``(B, K, 2D)``, any real numbers.
+
+    References:
+        | Multi-Object Representation Learning with Iterative Variational Inference, section 2.2 (Greff et al. 2019)
+        | https://arxiv.org/abs/1903.00450
+
+    Example:
+        >>> posterior = Posterior(torch.zeros(1, 2, 2 * 3))  # the parameters of the prior
+        >>> posterior.kl()
+        tensor([[0., 0.]])
+        >>> posterior.rsample(torch.ones(1, 2, 3)).shape
+        torch.Size([1, 2, 3])
     """
 
     def __init__(self, parameters: Tensor) -> None:

@@ -2,111 +2,131 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from iodine_pl.layers import Linear, LSTMCell, SameConv2d, StoppedLayerNorm, conv_stack, mlp
+from iodine_pl.layers import (
+    Linear,
+    LSTMCell,
+    PredictorCorrectorHead,
+    SameConv2d,
+    StoppedLayerNorm,
+    conv_stack,
+    coordinate_grid,
+    mlp,
+)
 
-__all__ = ["PredictorCorrectorHead", "RefinementInputs", "RefinementNetwork", "State", "coordinate_grid"]
+__all__ = [
+    "INPUTS",
+    "VECTORS",
+    "Input",
+    "LSTMState",
+    "RefinementInputs",
+    "RefinementNetwork",
+    "coordinate_grid",
+    "input_channels",
+]
 
-State = tuple[Tensor, ...]
-"""Hidden and cell state of the LSTM, each ``(BK, hidden)``; empty before the first step, or without LSTM."""
+LSTMState = tuple[Tensor, ...]
+"""Hidden and cell state, each ``(BK, hidden)``; empty before the first step, or without LSTM."""
 
 
 class RefinementInputs(NamedTuple):
-    """Holds what the network sees of every slot; the reference code's names stand in brackets."""
+    """Holds what a refinement step knows of the scene; :data:`INPUTS` says what the network makes of it."""
 
     image: Tensor
-    """x, ``(B, C, H, W)`` [image]."""
+    """x, ``(B, C, H, W)``."""
     means: Tensor
-    """mu, ``(B, K, C, H, W)`` [components]; gradient flows."""
+    """mu, ``(B, K, C, H, W)``; gradient flows."""
     masks: Tensor
-    """m, ``(B, K, H, W)`` [pred_mask]; gradient flows."""
+    """m, ``(B, K, H, W)``; gradient flows."""
     mask_logits: Tensor
-    """``(B, K, H, W)`` [mask]; gradient flows."""
+    """``(B, K, H, W)``; gradient flows."""
     mask_posterior: Tensor
-    """p(m_k|x, mu), ``(B, K, H, W)`` [posterior]; gradient flows."""
+    """p(m_k|x, mu), ``(B, K, H, W)``; gradient flows."""
     mean_gradient: Tensor
-    """Gradient of the loss w.r.t. the pixel parameters, ``(B, K, C, H, W)`` [dcomponents]; stopped, layer norm."""
+    """Gradient of the loss for the pixel parameters, ``(B, K, C, H, W)``."""
     mask_gradient: Tensor
-    """Gradient of the loss w.r.t. the mask logits, ``(B, K, H, W)`` [dmask]; stopped, layer norm."""
+    """Gradient of the loss for the mask logits, ``(B, K, H, W)``."""
     log_likelihood: Tensor
-    """log p(x_i|z), ``(B, H, W)`` [log_prob]; stopped, layer norm."""
+    """log p(x_i|z), ``(B, H, W)``."""
     leave_one_out: Tensor
-    """``(B, K, H, W)`` [counterfactual]; stopped, layer norm."""
+    """What each slot adds to log p(x_i|z), ``(B, K, H, W)``."""
     posterior: Tensor
-    """lambda, ``(B, K, 2D)`` [zp]; gradient flows."""
+    """lambda, ``(B, K, 2D)``; gradient flows."""
     posterior_gradient: Tensor
-    """Gradient of the loss w.r.t. lambda, ``(B, K, 2D)`` [dzp]; stopped, layer norm."""
+    """Gradient of the loss for lambda, ``(B, K, 2D)``."""
 
 
-def coordinate_grid(
-    kind: Literal["linear", "cosine"],
-    frequencies: int,
-    height: int,
-    width: int,
-    dtype: torch.dtype | None = None,
-    device: torch.device | None = None,
-) -> Tensor:
-    """Returns the coordinate channels, ``(2, H, W)`` or ``(frequencies^2 - 1, H, W)``.
+class Input(NamedTuple):
+    """Describes one input of the network."""
 
-    ``linear`` is x (column), then y (row), from -1 to 1: the opposite order of the decoder's. ``cosine`` is
-    cos(f pi x) cos(g pi y) for x, y in [0, 1], f slow and g fast over 0 .. frequencies - 1, without the constant one.
-    """
-
-    def places(start: float, count: int) -> Tensor:
-        return torch.linspace(start, 1, count, dtype=dtype, device=device)
-
-    if kind == "linear":
-        y, x = torch.meshgrid(places(-1, height), places(-1, width), indexing="ij")
-        return torch.stack([x, y])
-    f = torch.arange(frequencies, device=device).unsqueeze(1)
-    of_x, of_y = (torch.cos(f * math.pi * places(0, count)) for count in (width, height))
-    return torch.einsum("fw,gh->fghw", of_x, of_y).flatten(0, 1)[1:]
+    name: str
+    """Its key in :meth:`RefinementNetwork.value`."""
+    channels: int | Literal["C", "2D", "coordinates"] = 1
+    """How many; C of the image, 2D of lambda, or as many as there are coordinates."""
+    per: Literal["slot", "image", "all"] = "slot"
+    """What has its own: each slot, each image, or nothing, so that it is one for all images."""
+    norm: bool = False
+    """Whether the gradient stops there and a layer norm follows, whose parameters are those of ``norm_NAME``."""
+    reference: str = "~"
+    """Its name in the reference code. Channels are joined in the order of these names; one of your own comes last."""
 
 
-def _per_slot(x: Tensor) -> Tensor:
-    """Makes slots a part of the batch and gives ``x`` (B, K, H, W) a channel axis if it has none."""
-    return rearrange(x, "b k c h w -> (b k) c h w") if x.ndim == 5 else rearrange(x, "b k h w -> (b k) 1 h w")
+INPUTS = (
+    Input("image", "C", per="image", reference="image"),
+    Input("means", "C", reference="components"),
+    Input("masks", reference="pred_mask"),
+    Input("mask_logits", reference="mask"),
+    Input("mask_posterior", reference="posterior"),
+    Input("mean_gradient", "C", norm=True, reference="dcomponents"),
+    Input("mask_gradient", norm=True, reference="dmask"),
+    Input("log_likelihood", per="image", norm=True, reference="log_prob"),
+    Input("leave_one_out", norm=True, reference="counterfactual"),
+    Input("coordinates", "coordinates", per="all", reference="coordinates"),
+    Input("capacity", per="all", reference="capacity"),
+)
+"""The images that the convolutions see."""
+
+VECTORS = (
+    Input("posterior", "2D", reference="zp"),
+    Input("posterior_gradient", "2D", norm=True, reference="dzp"),
+    Input("flat_capacity", reference="flat_capacity"),
+)
+"""The vectors that join what the convolutions found."""
 
 
-class PredictorCorrectorHead(nn.Module):
-    r"""Moves lambda towards what is seen, then to what the next frame is expected to show (the code's head for
-    sequences; not in the paper).
-
-    .. math:: u = W_u h, \quad g = \sigma(W_g h), \quad \lambda_c = \lambda + g (u - \lambda), \quad
-        (\hat\lambda, p) = \mathrm{MLP}(\lambda), \quad \lambda' = \lambda_c + \sigma(p) (\hat\lambda - \lambda_c).
+def input_channels(inputs: Sequence[Input], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Returns how many channels each input has, in the order in which they are joined.
 
     Args:
-        features: length of h.
-        size: length of lambda, 2D.
+        inputs: such as :data:`INPUTS`.
+        sizes: ``C``, ``2D`` and ``coordinates``.
     """
+    ordered = sorted(inputs, key=lambda row: row.reference)
+    return {row.name: row.channels if isinstance(row.channels, int) else sizes[row.channels] for row in ordered}
 
-    def __init__(self, features: int, size: int) -> None:
-        super().__init__()
-        self.correction = Linear(features, 2 * size)
-        self.prediction = mlp(size, (64, 2 * size))
 
-    def forward(self, features: Tensor, parameters: Tensor) -> Tensor:
-        """Returns lambda' - lambda, ``(BK, 2D)``, for h (BK, features) and lambda (BK, 2D)."""
-        seen, gate = self.correction(features).chunk(2, dim=-1)
-        corrected = parameters + torch.sigmoid(gate) * (seen - parameters)
-        expected, trust = self.prediction(parameters).chunk(2, dim=-1)
-        after: Tensor = corrected + torch.sigmoid(trust) * (expected - corrected)
-        return after - parameters
+def _as_maps(x: Tensor, row: Input) -> Tensor:
+    """Gives an input the axes of a convolution's: ``(BK, c, H, W)``, ``(B, c, H, W)`` or ``(1, c, H, W)``."""
+    slots = "b k" if row.per == "slot" else "b"
+    joined = "(b k)" if row.per == "slot" else "b"
+    channel = "" if x.ndim == len(slots.split()) + 2 else "c"
+    return rearrange(x, f"{slots} {channel} h w -> {joined} {channel or 1} h w")
 
 
 class RefinementNetwork(nn.Module):
     """Computes the update of every slot's posterior parameters: ``lambda <- lambda + f_phi(a_k, h)``.
 
     Convolutions of stride 2 (ELU after each), pooling over pixels, an MLP (ELU between its layers, none after the
-    last), joined by lambda and its gradient, then an LSTM or nothing, then a linear layer. The inputs marked as stopped
-    go through :class:`StoppedLayerNorm`.
+    last), joined by lambda and its gradient, then an LSTM or nothing, then a linear layer. The inputs of which
+    :data:`INPUTS` says so go through :class:`StoppedLayerNorm`.
+
+    A subclass that wants another input adds its row to ``inputs`` or ``vectors`` and computes it in :meth:`value`.
 
     Args:
         latent_size: D.
@@ -122,12 +142,15 @@ class RefinementNetwork(nn.Module):
         capacity: constant of an input channel and of an input number, 0.5 in the reference code; not in the paper.
         norm_epsilon: added to the variance in the layer norms.
         layer_norm: False leaves the layer norms' division out, for the ablation.
-        leave_out: inputs that are zeros, for the ablation: fields of :class:`RefinementInputs`, or ``coordinates``.
+        leave_out: inputs that are zeros, for the ablation: names of :data:`INPUTS` and :data:`VECTORS`.
         head: ``residual``: a linear layer; ``predictor_corrector``: :class:`PredictorCorrectorHead`.
 
     Raises:
         ValueError: for an unknown name.
     """
+
+    inputs: ClassVar[tuple[Input, ...]] = INPUTS
+    vectors: ClassVar[tuple[Input, ...]] = VECTORS
 
     def __init__(
         self,
@@ -153,38 +176,36 @@ class RefinementNetwork(nn.Module):
             raise ValueError(f"pooling must be 'mean' or 'cosine', got {pooling!r}")
         self.coordinates: Literal["linear", "cosine"] = coordinates
         self.coordinate_frequencies = coordinate_frequencies
-        known = (*RefinementInputs._fields, "coordinates")
+        known = dict.fromkeys(row.name for row in (*self.inputs, *self.vectors))
         if unknown := [name for name in leave_out if name not in known]:
             raise ValueError(f"leave_out has {', '.join(unknown)}, but the inputs are {', '.join(known)}")
         self.pooling = pooling
         self.capacity = capacity
         self.leave_out = tuple(leave_out)
 
-        norm = (norm_epsilon, layer_norm)
-        self.norm_mean_gradient = StoppedLayerNorm(image_channels, *norm)
-        self.norm_mask_gradient = StoppedLayerNorm(1, *norm)
-        self.norm_log_likelihood = StoppedLayerNorm(1, *norm)
-        self.norm_leave_one_out = StoppedLayerNorm(1, *norm)
-        self.norm_posterior_gradient = StoppedLayerNorm(2 * latent_size, *norm)
-
-        coordinate_channels = 2 if coordinates == "linear" else coordinate_frequencies**2 - 1
-        self.convolutions = conv_stack(3 * image_channels + 7 + coordinate_channels, channels, kernel_size, stride=2)
+        sizes = {"C": image_channels, "2D": 2 * latent_size}
+        sizes["coordinates"] = 2 if coordinates == "linear" else coordinate_frequencies**2 - 1
+        self.channels = input_channels(self.inputs, sizes)
+        self.vector_channels = input_channels(self.vectors, sizes)
+        for row in (*self.inputs, *self.vectors):
+            if row.norm:
+                count = (self.channels | self.vector_channels)[row.name]
+                self.add_module(f"norm_{row.name}", StoppedLayerNorm(count, norm_epsilon, layer_norm))
+        self.convolutions = conv_stack(sum(self.channels.values()), channels, kernel_size, stride=2)
         pooled = channels[-1] * (coordinate_frequencies**2 if pooling == "cosine" else 1)
         self.mlp = mlp(pooled, mlp_sizes)
-        features = mlp_sizes[-1] + 4 * latent_size + 1
+        features = mlp_sizes[-1] + sum(self.vector_channels.values())
         self.lstm = None if lstm_size is None else LSTMCell(features, lstm_size)
         if head not in ("residual", "predictor_corrector"):
             raise ValueError(f"head must be 'residual' or 'predictor_corrector', got {head!r}")
         kind = Linear if head == "residual" else PredictorCorrectorHead
         self.head = kind(features if lstm_size is None else lstm_size, 2 * latent_size)
 
-    def forward(self, inputs: RefinementInputs, state: State = ()) -> tuple[Tensor, State]:
+    def forward(self, inputs: RefinementInputs, state: LSTMState = ()) -> tuple[Tensor, LSTMState]:
         """Returns the update ``(B, K, 2D)`` and the next LSTM state."""
         slots = inputs.means.shape[1]
-        missing = (name for name in self.leave_out if name != "coordinates")
-        inputs = inputs._replace(**{name: torch.zeros_like(getattr(inputs, name)) for name in missing})
         encoded = self.mlp(self._pool(self._convolve(inputs)))
-        features = torch.cat([encoded, self._flat(inputs)], dim=1)
+        features = torch.cat([encoded, self._flat(inputs)], dim=1)  # (BK, features)
         if self.lstm is not None:
             state = self.lstm(features, state)
             features = state[0]
@@ -194,63 +215,65 @@ class RefinementNetwork(nn.Module):
             update = self.head(features)
         return rearrange(update, "(b k) d -> b k d", k=slots), state
 
+    def value(self, name: str, inputs: RefinementInputs) -> Tensor:
+        """Returns an input by its name.
+
+        Those of :data:`INPUTS` are ``(B, K, H, W)`` or ``(B, K, c, H, W)``, without K if they are one for all slots,
+        ``(1, c, H, W)`` if they are one for all images. Those of :data:`VECTORS` are ``(B, K, c)``. Not asked for is
+        ``capacity``, which is the same number everywhere.
+        """
+        batch, slots, _, height, width = inputs.means.shape
+        if name == "flat_capacity":
+            return inputs.means.new_full((batch, slots, 1), self.capacity)
+        if name == "coordinates":
+            kind = (self.coordinates, self.coordinate_frequencies)
+            return coordinate_grid(*kind, height, width, inputs.means.dtype, inputs.means.device).unsqueeze(0)
+        given: Tensor = getattr(inputs, name)
+        return given
+
+    def _kept(self, name: str, inputs: RefinementInputs) -> Tensor:
+        value = self.value(name, inputs)
+        return torch.zeros_like(value) if name in self.leave_out else value
+
+    def _norm(self, name: str) -> StoppedLayerNorm:
+        norm = self.get_submodule(f"norm_{name}")
+        assert isinstance(norm, StoppedLayerNorm)
+        return norm
+
     def _convolve(self, inputs: RefinementInputs) -> Tensor:
         """Runs the convolutions on the image-sized inputs, ``(BK, channels, h, w)``.
 
         The first is linear, so it is taken apart: what is the same for all slots goes through it once for each image,
         what is the same for all images once. The gains and biases of the layer norms act on its weights, not on images:
-        the normalised inputs are constants, and a bias is a part of the weight of the constant channel.
+        the normalised inputs are constants, and a bias is a part of the weight of a channel that is 1 everywhere.
         """
-        _, slots, image_channels, height, width = inputs.means.shape
-        kind = (self.coordinates, self.coordinate_frequencies)
-        grid = coordinate_grid(*kind, height, width, inputs.means.dtype, inputs.means.device)
-        if "coordinates" in self.leave_out:
-            grid = torch.zeros_like(grid)
         first, *others = self.convolutions
         assert isinstance(first, SameConv2d)
-        channels = {  # in alphabetical order of the reference's names
-            "constant": 1,
-            "means": image_channels,
-            "coordinates": len(grid),
-            "leave_one_out": 1,
-            "mean_gradient": image_channels,
-            "mask_gradient": 1,
-            "image": image_channels,
-            "log_likelihood": 1,
-            "mask_logits": 1,
-            "mask_posterior": 1,
-            "masks": 1,
-        }
-        weight = dict(zip(channels, torch.split(first.weight, list(channels.values()), dim=1), strict=True))
-        weight["constant"] = weight["constant"] * self.capacity
-        for name in ("leave_one_out", "mean_gradient", "mask_gradient", "log_likelihood"):
-            norm: StoppedLayerNorm = getattr(self, f"norm_{name}")
-            of_bias = (weight[name] * norm.bias.view(-1, 1, 1)).sum(dim=1, keepdim=True)
-            weight["constant"] = weight["constant"] + of_bias
-            weight[name] = weight[name] * norm.weight.view(-1, 1, 1)
+        rows = {row.name: row for row in self.inputs}
+        maps: dict[str, list[Tensor]] = {"slot": [], "image": [], "all": [torch.ones_like(inputs.means[:1, :1, 0])]}
+        weights: dict[str, list[Tensor]] = {"slot": [], "image": [], "all": []}
+        of_ones = torch.zeros_like(first.weight[:, :1])
+        for (name, count), weight in zip(
+            self.channels.items(), torch.split(first.weight, list(self.channels.values()), dim=1), strict=True
+        ):
+            row = rows[name]
+            if name == "capacity":
+                of_ones = of_ones + weight * (0.0 if name in self.leave_out else self.capacity)
+                continue
+            x = _as_maps(self._kept(name, inputs), row)
+            if row.norm:
+                norm = self._norm(name)
+                of_ones = of_ones + (weight * norm.bias.view(count, 1, 1)).sum(dim=1, keepdim=True)
+                x, weight = norm.normalise(x), weight * norm.weight.view(count, 1, 1)
+            maps[row.per].append(x)
+            weights[row.per].append(weight)
+        weights["all"].insert(0, of_ones)
 
-        def convolved(bias: Tensor | None, **images: Tensor) -> Tensor:
-            weights = torch.cat([weight[name] for name in images], dim=1)
-            return first.convolve(torch.cat(list(images.values()), dim=1), weights, bias)
+        def convolved(per: str, bias: Tensor | None = None) -> Tensor:
+            return first.convolve(torch.cat(maps[per], dim=1), torch.cat(weights[per], dim=1), bias)
 
-        for_all = convolved(first.bias, constant=torch.ones_like(grid[:1, None]), coordinates=grid.unsqueeze(0))
-        for_image = convolved(
-            None,
-            image=inputs.image,
-            log_likelihood=self.norm_log_likelihood.normalise(inputs.log_likelihood.unsqueeze(1)),
-        )
-        for_slot = convolved(
-            None,
-            means=_per_slot(inputs.means),
-            leave_one_out=self.norm_leave_one_out.normalise(_per_slot(inputs.leave_one_out)),
-            mean_gradient=self.norm_mean_gradient.normalise(_per_slot(inputs.mean_gradient)),
-            mask_gradient=self.norm_mask_gradient.normalise(_per_slot(inputs.mask_gradient)),
-            mask_logits=_per_slot(inputs.mask_logits),
-            mask_posterior=_per_slot(inputs.mask_posterior),
-            masks=_per_slot(inputs.masks),
-        )
-        shared = repeat(for_image + for_all, "b c h w -> (b k) c h w", k=slots)
-        hidden = for_slot + shared
+        of_image = convolved("image") + convolved("all", first.bias)  # (B, channels, h, w)
+        hidden = convolved("slot") + repeat(of_image, "b c h w -> (b k) c h w", k=inputs.means.shape[1])
         for layer in others:
             hidden = layer(hidden)
         return hidden
@@ -266,8 +289,10 @@ class RefinementNetwork(nn.Module):
         return torch.cat([mean, weighted.flatten(1)], dim=1)
 
     def _flat(self, inputs: RefinementInputs) -> Tensor:
-        """Joins the vector inputs, ``(BK, 4D + 1)``."""
-        posterior = rearrange(inputs.posterior, "b k d -> (b k) d")
-        gradient = rearrange(inputs.posterior_gradient, "b k d -> (b k) d")
-        capacity = posterior.new_full((posterior.shape[0], 1), self.capacity)
-        return torch.cat([self.norm_posterior_gradient(gradient), capacity, posterior], dim=1)
+        """Joins the vectors, ``(BK, 4D + 1)``."""
+        rows = {row.name: row for row in self.vectors}
+        parts = []
+        for name in self.vector_channels:
+            x = rearrange(self._kept(name, inputs), "b k d -> (b k) d")
+            parts.append(self._norm(name)(x) if rows[name].norm else x)
+        return torch.cat(parts, dim=1)

@@ -5,63 +5,17 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from helpers import Images, Other, loader, small, trainer
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from test_iodine import small
-from torch import nn
 from torch.utils.data import DataLoader
 
-from iodine_pl import Decomposition, adjusted_rand_index
+from iodine_pl import MeanAdjustedRandIndex, adjusted_rand_index
 from iodine_pl.callbacks import AdjustedRandIndex, ImagesPerSecond, LastCheckpoint, PredictionWriter, SlotPanels
+from iodine_pl.evaluation.panels import refinement_panel, slot_tiles
 
 CALLBACKS = [AdjustedRandIndex, SlotPanels, PredictionWriter]
-
-
-class Images(torch.utils.data.Dataset):
-    """Fixed random images with labels, some without foreground."""
-
-    def __init__(self, count=7, labelled=True):
-        generator = torch.Generator().manual_seed(1)
-        self.images = torch.rand(count, 3, 8, 8, generator=generator)
-        self.labels = torch.randint(0, 3, (count, 8, 8), generator=generator)
-        self.labels[2] = 0
-        self.labelled = labelled
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, i):
-        return {"image": self.images[i], "index": i} | ({"label": self.labels[i]} if self.labelled else {})
-
-
-class Other(pl.LightningModule):
-    """Somebody's module: its masks are colours of the image; it is no IODINE and its steps return nothing."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(()))
-
-    def forward(self, batch) -> Decomposition:
-        images = batch["image"] if isinstance(batch, dict) else batch
-        masks = torch.softmax(9 * images * self.weight, dim=1)
-        means = images.unsqueeze(1).expand(-1, 3, -1, -1, -1)
-        latents = torch.zeros(len(images), 3, 2)
-        return Decomposition(latents, latents, latents, masks, means, images, None, None, None)
-
-    def training_step(self, batch, batch_idx):
-        return self.weight.square()
-
-    def validation_step(self, batch, batch_idx):
-        pass
-
-    test_step = validation_step
-
-    def predict_step(self, batch, batch_idx):
-        return self(batch)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
 
 
 class Unannotated(Other):
@@ -72,16 +26,6 @@ class Unannotated(Other):
 class Wrong(Other):
     def forward(self, batch) -> torch.Tensor:
         return batch["image"]
-
-
-def trainer(tmp_path, *callbacks, **arguments):
-    settings = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "max_epochs": 1}
-    settings |= {"enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": tmp_path}
-    return pl.Trainer(callbacks=list(callbacks), **(settings | arguments))
-
-
-def loader(**arguments):
-    return DataLoader(Images(**arguments), batch_size=3)
 
 
 @pytest.mark.parametrize("make", [small, Other])
@@ -141,6 +85,43 @@ def test_panels_have_their_images_from_several_batches(tmp_path):
         shown = pixels[2 + 98 * row : 98 * (row + 1) : 12, 2:98:12]
         image = (Images().images[row].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
         assert np.array_equal(shown, image)
+
+
+@pytest.mark.parametrize("keyed_by", ["index", "batch"])
+def test_panels_show_what_the_index_counted(tmp_path, monkeypatch, keyed_by):
+    """Both see the one decomposition that the step returned, and the steps end in it."""
+    scored, drawn, refined = [], [], []
+    update = MeanAdjustedRandIndex.update
+
+    def counts(metric, label, masks):
+        scored.append(masks)
+        update(metric, label, masks)
+
+    def tiles(images, result):
+        drawn.append(result.masks)
+        return slot_tiles(images, result)
+
+    def panel(images, steps):
+        refined.append(steps[-1].masks)
+        return refinement_panel(images, steps)
+
+    monkeypatch.setattr(MeanAdjustedRandIndex, "update", counts)
+    monkeypatch.setattr("iodine_pl.callbacks.slot_panels.slot_tiles", tiles)
+    monkeypatch.setattr("iodine_pl.callbacks.slot_panels.refinement_panel", panel)
+    index = AdjustedRandIndex()
+    batches = list(loader()) if keyed_by == "index" else [{k: b[k] for k in ("image", "label")} for b in loader()]
+    trainer(tmp_path, index, SlotPanels(num_images=5)).validate(small(), DataLoader(batches, batch_size=None))
+    by_masks = scored[:: len(index._metrics)]  # of each batch the first metric, which has the masks
+    assert len(by_masks) == 3
+    assert len(drawn) == 2
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(drawn, by_masks, strict=False))
+    assert len(refined) == 1
+    assert torch.equal(refined[0], by_masks[0])
+    slots, refinement = (
+        np.array(Image.open(tmp_path / "panels" / f"{name}_0000000.png")) for name in ("slots", "refinement")
+    )
+    assert slots.shape[0] == 5 * 98 + 2
+    assert np.array_equal(refinement[-100:], slots[:100])
 
 
 def test_panels_come_after_every_nth_validation(tmp_path):

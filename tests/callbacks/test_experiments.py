@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,16 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from command import BAR, ROOT, TINY, run
+from helpers import Images, Other
 from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_callbacks import Images, Other
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from iodine_pl import Decomposition, Trace
+from iodine_pl import Decomposition, MeanAdjustedRandIndex, Trace
 from iodine_pl.baselines import VAE
+from iodine_pl.callbacks import AdjustedRandIndex
 from iodine_pl.callbacks.experiments import (
     Disentanglement,
     FactorProbe,
@@ -34,6 +36,7 @@ from iodine_pl.callbacks.experiments.multi_modality import distinct_segmentation
 from iodine_pl.checkpoints.loading import load_model
 from iodine_pl.cli import main
 from iodine_pl.datamodules import MultiDSpritesDataModule, TetrominoesDataModule
+from iodine_pl.evaluation.panels import refinement_panel, slot_panel
 from iodine_pl.pretrained.__main__ import main as weights
 
 EXPERIMENTS = ROOT / "configs" / "experiments"
@@ -89,11 +92,43 @@ def test_segmentation_of_the_truth(tmp_path, data_dir):
     for row in found["table"][:3]:
         assert row["mean"] == row["lower quartile"] == row["median"] == 1.0
     assert found["steps"]["elbo"]["mean"] == [-4.0]
+    assert [(picture["name"], picture["file"]) for picture in found["pictures"]] == [
+        ("segmentation", "segmentation.png")  # without refinement there is nothing over the steps
+    ]
     with (tmp_path / "experiments" / "segmentation.csv").open() as lines:
         assert next(iter(csv.DictReader(lines)))["median"] == "1.0"
     with Image.open(tmp_path / "experiments" / "segmentation.png") as picture:
         assert picture.size[1] == 4 * (35 * 3 + 2) + 2  # the first batch
     assert not list((tmp_path / "experiments").glob(".*"))
+
+
+def test_the_pictures_of_a_segmentation_are_what_the_index_counted(tmp_path, monkeypatch):
+    from helpers import small
+
+    scored, drawn = [], []
+    update = MeanAdjustedRandIndex.update
+
+    def counts(metric, label, masks):
+        scored.append(masks)
+        update(metric, label, masks)
+
+    def panel(images, result):
+        drawn.append(result.masks)
+        return slot_panel(images, result)
+
+    def over_steps(images, steps):
+        drawn.append(steps[-1].masks)
+        return refinement_panel(images, steps)
+
+    monkeypatch.setattr(MeanAdjustedRandIndex, "update", counts)
+    monkeypatch.setattr("iodine_pl.callbacks.experiments.segmentation.slot_panel", panel)
+    monkeypatch.setattr("iodine_pl.callbacks.experiments.segmentation.refinement_panel", over_steps)
+    callbacks = [AdjustedRandIndex(), Segmentation(num_images=3, folder=tmp_path)]
+    trainer = pl.Trainer(accelerator="cpu", logger=False, callbacks=callbacks, enable_progress_bar=False)
+    trainer.test(small(), DataLoader(Images(), batch_size=4), verbose=False)
+    assert [len(masks) for masks in drawn] == [3, 4]
+    assert torch.equal(drawn[0], scored[0][:3])
+    assert torch.equal(drawn[1], scored[0])
 
 
 def test_probe_of_the_truth(tmp_path, data_dir):
@@ -115,7 +150,7 @@ def test_probe_of_other_factors(tmp_path, data_dir):
 
 
 def test_what_is_the_same_in_all_objects_is_no_question(tmp_path):
-    from test_iodine import small
+    from helpers import small
 
     # Binary sprites are all white.
     sizes = SIZES | {"num_train": 32, "pixel_stride": 4}
@@ -180,7 +215,7 @@ def test_distinct_segmentations():
 
 
 def test_generalisation_asks_for_each_number_of_slots(tmp_path, data_dir):
-    from test_iodine import small
+    from helpers import small
 
     torch.manual_seed(0)
     model = small()
@@ -207,7 +242,7 @@ def test_latents_rank_by_kl():
 
 
 def test_a_traversal_changes_one_slot():
-    from test_iodine import small
+    from helpers import small
 
     model = small().eval()
     latents = torch.randn(3, model.latent_size)
@@ -277,6 +312,11 @@ def test_as_a_user_types_it(name, options, capsys):
     found = json.loads((folder / f"{name}.json").read_text())
     assert found["checkpoint"].endswith("best.ckpt")
     assert found["model"] == "IODINE"
+    assert found["pictures"][0]["file"] == f"{name}.png"
+    for picture in found["pictures"]:
+        assert (folder / picture["file"]).is_file()
+        assert picture["file"] == f"{picture['name']}.png"
+        assert re.fullmatch(r"[A-Z][^\n]{20,250}\.", picture["caption"])
     assert all(f"wrote runs/mine/version_0/experiments/{name}.{kind}" in printed for kind in ("json", "csv", "png"))
     assert "| " + next(iter(found["table"][0])) in printed
     events = EventAccumulator("runs/mine/version_0")

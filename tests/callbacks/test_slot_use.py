@@ -3,8 +3,7 @@ import re
 
 import pytest
 import torch
-from test_callbacks import Other, loader, trainer
-from test_iodine import small
+from helpers import Other, loader, small, trainer
 
 from iodine_pl.callbacks import AdjustedRandIndex, SlotUse
 from iodine_pl.callbacks.slot_use import diagnose

@@ -1,10 +1,10 @@
 import pytest
 import pytorch_lightning as pl
 import torch
+from helpers import SMALL
 from records import example, scenes, write
 from reference import DATA
 from scene_files import stored_singly
-from test_iodine import SMALL
 
 from iodine_pl import IODINE
 from iodine_pl.datamodules import (
@@ -14,7 +14,7 @@ from iodine_pl.datamodules import (
     SceneFileError,
     TetrominoesDataModule,
 )
-from iodine_pl.datamodules.base import SceneLoader
+from iodine_pl.datamodules.loader import SceneLoader
 
 SIZES = {"num_train": 80, "num_val": 9, "num_test": 7, "batch_size": 8}
 
@@ -65,6 +65,16 @@ def test_images_are_bytes_until_they_are_on_the_device(tmp_path):
     assert moved["label"].dtype == torch.uint8
 
 
+def test_scenes_are_as_the_model_gets_them(tmp_path):
+    datamodule = made(tmp_path, pixel_stride=2)
+    batch = datamodule.on_after_batch_transfer(next(iter(datamodule.val_dataloader())), 0)
+    scenes = datamodule.scenes(range(80, 88))
+    assert scenes.keys() == batch.keys()
+    assert scenes["factors"].keys() == batch["factors"].keys()
+    for name in ("image", "label", "num_objects", "index"):
+        torch.testing.assert_close(scenes[name], batch[name], rtol=0, atol=0)
+
+
 def test_a_stride_leaves_out_pixels_of_images_and_labels(tmp_path):
     whole, some = made(tmp_path), made(tmp_path, pixel_stride=2)
     batch = next(iter(some.val_dataloader()))
@@ -100,10 +110,35 @@ def test_workers_bring_the_same_batches(tmp_path):
 def test_a_tfrecord_file_is_converted_once(tmp_path):
     source = write(tmp_path / "scenes.tfrecords", [example(scene) for scene in scenes(100)])
     datamodule = made(tmp_path, path=source)
-    assert datamodule.files[0].name == "scenes.tfrecords.96.h5"
+    (file,) = datamodule.files
+    assert file.name == "scenes.tfrecords.h5"
+    assert len(datamodule.dataset) == 96
+    converted = file.stat().st_mtime_ns
+    assert len(made(tmp_path, path=source, num_val=3).dataset) == 96  # fewer are there already
+    assert file.stat().st_mtime_ns == converted
+    assert len(made(tmp_path, path=source, num_val=10).dataset) == 97
+    assert file.stat().st_mtime_ns > converted
     source.unlink()
     assert indices(made(tmp_path, path=source).val_dataloader()) == list(range(80, 89))
-    assert indices(made(tmp_path, path=datamodule.files[0]).val_dataloader()) == list(range(80, 89))
+    assert indices(made(tmp_path, path=file).val_dataloader()) == list(range(80, 89))
+    with pytest.raises(SceneFileError, match=r"there is no file .*scenes.tfrecords. Leave path out"):
+        made(tmp_path, path=source, num_val=20)
+
+
+def test_a_tfrecord_file_that_was_completed_is_converted_anew(tmp_path):
+    records = [example(scene) for scene in scenes(96)]
+    source = write(tmp_path / "scenes.tfrecords", records[:50], compress=False)
+    for _ in range(2):
+        with pytest.raises(SceneFileError, match=r"has 50 images, but .* need 96"):
+            made(tmp_path, path=source)
+    (file,) = TetrominoesDataModule(source).files
+    converted = file.stat().st_mtime_ns
+    with pytest.raises(SceneFileError, match="has 50 images"):
+        made(tmp_path, path=source)
+    assert file.stat().st_mtime_ns == converted  # that is all the source has
+    write(source, records, compress=False)
+    assert indices(made(tmp_path, path=source).val_dataloader()) == list(range(80, 89))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scenes.tfrecords", "scenes.tfrecords.h5"]
 
 
 def test_splits_follow_the_numbers_and_the_factors(tmp_path):

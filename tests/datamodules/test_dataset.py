@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 from scene_files import noise, stored_singly, tetrominoes
 
-from iodine_pl.datamodules import SceneDataset, SceneFileError, dataset, parts
+from iodine_pl.datamodules import SceneDataset, SceneFileError
+from iodine_pl.datamodules.hdf5 import dataset, sources
 
 
 def assert_same(batch, image, label, factors):
-    np.testing.assert_array_equal(batch["image"].permute(0, 2, 3, 1), image)
+    np.testing.assert_array_equal(batch["image"], image)
     np.testing.assert_array_equal(batch["label"], label)
     assert batch["factors"].keys() == factors.keys()
     for name, values in factors.items():
@@ -71,7 +72,7 @@ def test_factors_of_very_many_scenes_are_not_held(tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "_OPEN_FILES", 1)
     scenes = SceneDataset(tmp_path)
     read = scenes[[17, 2, 8]]
-    assert_same(read, held["image"].permute(0, 2, 3, 1), held["label"], held["factors"])
+    assert_same(read, held["image"], held["label"], held["factors"])
     scenes[[0]]
     assert sum(part._opened is not None for part in scenes._parts) == 1
 
@@ -80,7 +81,7 @@ def test_blocks_are_read_once_and_few_are_kept(tmp_path, monkeypatch):
     scenes = SceneDataset(tetrominoes(tmp_path / "a.h5", 64 * 40))
     reads = []
     monkeypatch.setattr(
-        parts.Part, "read", lambda self, start, stop, name, out: reads.append((start, name)) or out.fill(0)
+        sources.Part, "read", lambda self, start, stop, name, out: reads.append((start, name)) or out.fill(0)
     )
     for start in range(0, 64 * 40, 50):
         scenes[range(start, min(start + 50, 64 * 40))]
@@ -102,7 +103,7 @@ def test_a_batch_of_more_blocks_than_are_kept(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("make", [tetrominoes, stored_singly])
 def test_memory_is_flat_over_an_epoch(tmp_path, make):
-    """A pass over many scenes holds no more at its peak than one over a third of them, but where each row lies."""
+    """A pass over many scenes holds no more at its peak than one over a third of them."""
     peaks = []
     for count in (64 * 40, 64 * 120):
         scenes = SceneDataset(make(tmp_path / f"{count}.h5", count))
@@ -178,7 +179,7 @@ def test_images_alone(tmp_path):
     for path in (tmp_path / "folder", tmp_path / "a.h5"):
         batch = SceneDataset(path)[[3, 0]]
         assert sorted(batch) == ["factors", "image", "index"]
-        np.testing.assert_array_equal(batch["image"].permute(0, 2, 3, 1), image[[3, 0]])
+        np.testing.assert_array_equal(batch["image"], image[[3, 0]])
     Image.fromarray(image[0, :4]).save(tmp_path / "folder" / "5.png")
     with pytest.raises(SceneFileError, match=r"5.png is \(4, 6, 3\), but .*0.png is \(6, 6, 3\).*one size. Resize"):
         SceneDataset(tmp_path / "folder")[[5]]
@@ -190,7 +191,7 @@ def test_images_alone(tmp_path):
 def test_grey_images_have_one_channel(tmp_path):
     for i in range(2):
         Image.fromarray(noise(2)[0][i, :, :, 0]).save(tmp_path / f"{i}.png")
-    assert SceneDataset(tmp_path)[[0]]["image"].shape == (1, 1, 6, 6)
+    assert SceneDataset(tmp_path)[[0]]["image"].shape == (1, 6, 6, 1)
 
 
 def truncated(path):

@@ -12,7 +12,9 @@ import pytest
 from command import environment
 from scene_files import joined
 
-from iodine_pl.datamodules import SceneDataset, SceneFileError, generate
+from iodine_pl.datamodules import SceneDataModule, SceneDataset, SceneFileError
+from iodine_pl.datamodules.synthetic import shards
+from iodine_pl.datamodules.synthetic.generator import Generator
 from iodine_pl.datamodules.synthetic.multi_dsprites import MultiDSpritesGenerator
 from iodine_pl.datamodules.synthetic.tetrominoes import TetrominoesGenerator
 
@@ -26,25 +28,25 @@ def small_shards(monkeypatch):
 
 def images(files):
     scenes = SceneDataset(files)
-    return scenes[list(range(len(scenes)))]["image"].permute(0, 2, 3, 1).numpy()
+    return scenes[list(range(len(scenes)))]["image"]
 
 
 def test_shards_hold_the_scenes_in_order(tmp_path, small_shards):
     generator = TetrominoesGenerator(seed=3)
-    files = generate.generate(generator, tmp_path, 600)
+    files = shards.generate(generator, tmp_path, 600)
     assert [file.name for file in files] == ["0000000-0000255.h5", "0000256-0000511.h5", "0000512-0000599.h5"]
     np.testing.assert_array_equal(images(files), joined(generator, 600)[0])
 
 
 def test_more_are_added_and_fewer_are_there_already(tmp_path, small_shards):
     generator = TetrominoesGenerator()
-    files = generate.generate(generator, tmp_path, 300)
+    files = shards.generate(generator, tmp_path, 300)
     changed = files[0].stat().st_mtime_ns
-    more = generate.generate(generator, tmp_path, 700)
+    more = shards.generate(generator, tmp_path, 700)
     assert more[0].stat().st_mtime_ns == changed
     assert sorted(file.name for file in more[0].parent.iterdir()) == [file.name for file in more]  # the short one went
     changed = [file.stat().st_mtime_ns for file in more]
-    assert generate.generate(generator, tmp_path, 280) == more[:2]
+    assert shards.generate(generator, tmp_path, 280) == more[:2]
     assert [file.stat().st_mtime_ns for file in more] == changed
 
 
@@ -59,11 +61,11 @@ def test_an_interruption_costs_the_file_it_was_at(tmp_path, small_shards, monkey
 
     monkeypatch.setattr(TetrominoesGenerator, "scenes", stopping)
     with pytest.raises(KeyboardInterrupt):
-        generate.generate(generator, tmp_path, 700)
+        shards.generate(generator, tmp_path, 700)
     folder = tmp_path / generator.name
     assert sorted(file.name for file in folder.iterdir()) == ["0000000-0000255.h5", "0000256-0000511.h5"]
     monkeypatch.setattr(TetrominoesGenerator, "scenes", original)
-    np.testing.assert_array_equal(images(generate.generate(generator, tmp_path, 700)), joined(generator, 700)[0])
+    np.testing.assert_array_equal(images(shards.generate(generator, tmp_path, 700)), joined(generator, 700)[0])
 
 
 def test_several_processes_make_the_same(tmp_path):
@@ -78,12 +80,47 @@ def test_several_processes_make_the_same(tmp_path):
     np.testing.assert_array_equal(made[-60:], joined(MultiDSpritesGenerator(0, "binarized"), 10300)[0][-60:])
 
 
+class Gray(Generator):
+    """Makes gray scenes, of which each says its number and the process that it is from."""
+
+    name, shard, parallel = "gray", 64, True
+
+    def scenes(self, start, stop):
+        print("a word about it")
+        number = np.arange(start, stop)
+        image = np.broadcast_to(number[:, None, None, None], (stop - start, 8, 8, 3)).astype(np.uint8)
+        yield image, np.zeros_like(image[..., 0]), {"process": np.full((stop - start, 1), os.getpid())}
+
+
+class GrayDataModule(SceneDataModule):
+    generator = Gray()
+
+
+def test_a_generator_needs_no_registration(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "default_processes", lambda generator: 2)
+    data = GrayDataModule(data_dir=tmp_path, num_train=130, num_val=30, num_test=30, batch_size=10)
+    data.prepare_data()
+    data.setup("fit")
+    assert [file.name for file in data.files] == ["0000000-0000063.h5", "0000064-0000127.h5", "0000128-0000189.h5"]
+    batch = data.dataset[list(range(190))]
+    assert batch["image"][:, 0, 0, 0].tolist() == list(range(190))
+    processes = batch["factors"]["process"][::64, 0].tolist()
+    assert processes[0] == processes[2] != processes[1]
+    assert os.getpid() not in processes
+
+
+def test_a_class_of_the_script_itself_is_not_pickled(monkeypatch):
+    assert shards.default_processes(Gray()) >= 1
+    monkeypatch.setattr(Gray, "__module__", "__main__")
+    assert shards.default_processes(Gray()) == 1
+
+
 def test_a_process_that_fails_is_heard(tmp_path, capfd):
     (tmp_path / "data").write_text("a file")
     with pytest.raises(RuntimeError, match=r"a process that generated scenes failed:\n(.*\n)*.*is not a folder"):
-        generate.generate(MultiDSpritesGenerator(), tmp_path / "data", 20_480, processes=2)
+        shards.generate(MultiDSpritesGenerator(), tmp_path / "data", 20_480, processes=2)
     with pytest.raises(SceneFileError, match="is not a folder"):
-        generate.generate(MultiDSpritesGenerator(), tmp_path / "data", 300, processes=1)
+        shards.generate(MultiDSpritesGenerator(), tmp_path / "data", 300, processes=1)
 
 
 def test_no_process_outlives_a_kill(tmp_path):

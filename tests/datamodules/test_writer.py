@@ -28,7 +28,7 @@ def test_scenes_one_by_one_give_the_same_file(tmp_path):
         for i in range(150):
             writer.add(image[i], label[i], {name: values[i] for name, values in factors.items()})
     batch = SceneDataset(tmp_path / "one.h5")[list(range(150))]
-    np.testing.assert_array_equal(batch["image"].permute(0, 2, 3, 1), image)
+    np.testing.assert_array_equal(batch["image"], image)
     np.testing.assert_array_equal(batch["label"], label)
     for name, values in factors.items():
         np.testing.assert_array_equal(batch["factors"][name], values)

@@ -1,4 +1,4 @@
-"""What all experiments share: numbers of every test image, from all processes, and files at the end."""
+"""The course of an experiment: numbers of every test image, from all processes, and files at the end."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from torch import Tensor
 
 from iodine_pl.callbacks.contract import require_fields
 from iodine_pl.callbacks.experiments.common.outcome import Outcome, as_text
+from iodine_pl.callbacks.experiments.common.rows import Columns, as_array, of_all_processes
 
-__all__ = ["Columns", "Experiment", "as_array", "need", "of_all_processes"]
-
-Columns = dict[str, NDArray[Any]]
-"""Name -> one row for every image."""
+__all__ = ["Experiment", "need"]
 
 
 def need(experiment: pl.Callback, batch: Any, *names: str) -> None:
@@ -103,24 +100,3 @@ class Experiment(pl.Callback):
         files = outcome.write(self.target, self.name, trainer, about)
         print(f"\n{self.name}, {len(rows['index'])} images\n\n{as_text(outcome.table)}\n")
         print("\n".join(f"wrote {file}" for file in files))
-
-
-def as_array(values: Tensor) -> NDArray[Any]:
-    """Returns the same numbers on the CPU; numpy has no bfloat16."""
-    values = values.detach().cpu()
-    array: NDArray[Any] = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-    return array
-
-
-def of_all_processes(mine: Columns, processes: int) -> Columns:
-    """Joins the rows of all processes, in the order of ``index`` where they have it."""
-    parts: list[Columns | None] = [mine]
-    if processes > 1:
-        parts = [None] * processes
-        torch.distributed.all_gather_object(parts, mine)
-    full = [part for part in parts if part]  # a process may have had no image
-    rows = {name: np.concatenate([part[name] for part in full]) for name in full[0]}
-    if "index" not in rows:
-        return rows
-    order = np.argsort(rows["index"], kind="stable")
-    return {name: values[order] for name, values in rows.items()}

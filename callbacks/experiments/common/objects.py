@@ -1,4 +1,4 @@
-"""The latents of the objects in training scenes, for what is fitted there and reported on test scenes."""
+"""The latents and factors of the objects in many scenes."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from iodine_pl import Decomposition
-from iodine_pl.callbacks.experiments.common.experiment import Columns, Experiment, as_array
+from iodine_pl.callbacks.experiments.common.experiment import Experiment
+from iodine_pl.callbacks.experiments.common.rows import Columns
 from iodine_pl.evaluation.matching import entity_masks, slot_of_entity
 from iodine_pl.evaluation.probe import FactorKind
 
-__all__ = ["Objects", "latents_of_entities", "objects_of", "scenes_of", "train_rows", "varying"]
+__all__ = ["Objects", "latents_of_entities", "objects_of", "scenes_of", "varying"]
 
 
 class Objects(NamedTuple):
@@ -99,30 +98,3 @@ def varying(experiment: Experiment, kinds: Mapping[str, FactorKind], train: Obje
             f"{type(experiment).__name__}: of {', '.join(kinds)} nothing varies in these {len(train.latents)} objects"
         )
     return vary
-
-
-def train_rows(experiment: Experiment, trainer: pl.Trainer, module: pl.LightningModule, scenes: int) -> Columns:
-    """Measures this process's part of the first ``scenes`` training scenes of an epoch.
-
-    Raises:
-        MisconfigurationException: if the Trainer was given no datamodule to take them from.
-    """
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    if data is None:
-        raise MisconfigurationException(
-            f"{type(experiment).__name__} fits on training scenes: give trainer.test a datamodule, "
-            "not test batches alone"
-        )
-    rows: dict[str, list[NDArray[Any]]] = {}
-    still = -(-scenes // trainer.world_size)
-    bar = tqdm(total=still, desc=f"{experiment.name}: training scenes", disable=not trainer.is_global_zero, leave=False)
-    for i, batch in enumerate(data.train_dataloader()):
-        placed = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-        for name, values in experiment.measure(module, placed, i).items():
-            rows.setdefault(name, []).append(as_array(values[:still]))
-        bar.update(min(still, len(batch["image"])))
-        still -= len(batch["image"])
-        if still <= 0:
-            break
-    bar.close()
-    return {name: np.concatenate(parts) for name, parts in rows.items()}

@@ -5,25 +5,34 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
-__all__ = ["Outcome", "Picture", "Row", "as_text"]
+from iodine_pl.files.atomic import written_beside
 
-Picture = Figure | NDArray[np.uint8]
-"""A figure, or an image (H, W, 3)."""
+__all__ = ["Outcome", "Picture", "Row", "as_text", "drawn"]
 
 Row = Mapping[str, Any]
 """One line of a table: what stands in each column."""
+
+
+class Picture(NamedTuple):
+    """Holds a picture, and says what it shows."""
+
+    image: Figure | NDArray[np.uint8]
+    """A figure, or an image ``(H, W, 3)``."""
+    caption: str
+    """A short sentence, for the report."""
 
 
 class Outcome(NamedTuple):
@@ -32,13 +41,16 @@ class Outcome(NamedTuple):
     table: Sequence[Row]
     """Lines to be printed, all with the same columns."""
     pictures: Mapping[str, Picture]
-    """By name; under the empty name the one that shows most."""
+    """By name: ``steps`` is written to ``NAME_steps.png``, the one with the empty name to ``NAME.png``."""
     numbers: Mapping[str, Any]
     """All that the pictures were drawn from, as lists and numbers."""
 
     def write(self, folder: Path, name: str, trainer: pl.Trainer, about: Mapping[str, Any]) -> list[Path]:
         """Writes ``NAME.json``, ``NAME.csv`` (the table) and ``NAME*.png`` to ``folder``, each whole or not at all;
         TensorBoard gets table and pictures too.
+
+        The JSON file holds under ``pictures`` the ``name``, ``file`` and ``caption`` of each picture. It is written
+        after the pictures, so the files that it names are there.
 
         Args:
             folder: made if it is not there.
@@ -49,37 +61,37 @@ class Outcome(NamedTuple):
         Returns:
             The files.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        content = {"experiment": name, **about, "table": list(self.table), **self.numbers}
-        files = [
-            _write(folder / f"{name}.json", lambda path: path.write_text(json.dumps(content, indent=1) + "\n")),
+        pictures, listed, files = {}, [], []
+        for part, picture in self.pictures.items():
+            title = f"{name}_{part}" if part else name
+            pictures[title] = drawn(picture.image)
+            save = partial(Image.fromarray(pictures[title]).save, format="PNG")
+            files.append(_write(folder / f"{title}.png", save))
+            listed.append({"name": title, "file": f"{title}.png", "caption": picture.caption})
+        content = {"experiment": name, **about, "table": list(self.table), "pictures": listed, **self.numbers}
+        files += [
             _write(folder / f"{name}.csv", lambda path: path.write_text(_as_csv(self.table))),
+            _write(folder / f"{name}.json", lambda path: path.write_text(json.dumps(content, indent=1) + "\n")),
         ]
-        pictures = {"_".join(filter(None, (name, part))): drawn(x) for part, x in self.pictures.items()}
-        for title, picture in pictures.items():
-            files.append(_write(folder / f"{title}.png", Image.fromarray(picture).save))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text(f"experiments/{name}", as_text(self.table), trainer.global_step)
-                for title, picture in pictures.items():
-                    logger.experiment.add_image(f"experiments/{title}", picture, trainer.global_step, dataformats="HWC")
+                for title, image in pictures.items():
+                    logger.experiment.add_image(f"experiments/{title}", image, trainer.global_step, dataformats="HWC")
         return files
 
 
 def _write(path: Path, write: Callable[[Path], Any]) -> Path:
-    beside = path.with_name(f".{path.stem}.part{path.suffix}")
-    write(beside)
-    os.replace(beside, path)
+    with written_beside(path) as beside:
+        write(beside)
     return path
 
 
-def drawn(picture: Picture) -> NDArray[np.uint8]:
-    """Draws a figure: ``(H, W, 3)`` uint8."""
-    if isinstance(picture, np.ndarray):
-        return picture
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(picture)
+def drawn(image: Figure | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Draws a figure: ``(H, W, 3)`` uint8. An image is returned as it is."""
+    if isinstance(image, np.ndarray):
+        return image
+    canvas = FigureCanvasAgg(image)
     canvas.draw()  # type: ignore[no-untyped-call]
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
     return pixels[..., :3].copy()

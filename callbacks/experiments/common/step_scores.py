@@ -65,7 +65,7 @@ def quartiles(values: NDArray[Any]) -> dict[str, Any]:
 
 
 def plot_steps(curves: Mapping[str, Mapping[str, NDArray[Any]]], scores: tuple[str, ...]) -> Figure:
-    """Draws medians over the refinement steps, quartiles shaded: one plot a score, one colour a curve.
+    """Draws medians over the refinement steps, quartiles shaded: one plot a score, one color a curve.
 
     Args:
         curves: name -> score -> ``(N, T+1)``.

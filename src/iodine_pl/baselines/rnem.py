@@ -1,4 +1,4 @@
-"""Relational neural expectation maximisation (van Steenkiste et al. 2018, arXiv:1802.10353)."""
+"""Relational neural expectation maximization (van Steenkiste et al. 2018, arXiv:1802.10353)."""
 
 from __future__ import annotations
 
@@ -113,6 +113,13 @@ class RNEM(SceneModel):
                 for layer in (*_upscaled(channels, outputs), nn.ReLU(), nn.GroupNorm(1, outputs))
             ),
             *_upscaled(16, 1),
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"K={self.num_slots}, T={self.num_iterations}, state_size={self.state_size}, "
+            f"image_size={self.image_size}, relations={self.recurrence.core is not None}, bit_flips={self.bit_flips}, "
+            "likelihood=equal mixture of Bernoulli()"
         )
 
     def forward(

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from iodine_pl.decoder import SpatialBroadcastDecoder
 from iodine_pl.distributions import make_distribution
+from iodine_pl.engine import View
 from iodine_pl.layers import conv_stack, mlp
 from iodine_pl.mixture import likelihood_of
 from iodine_pl.posterior import PRIOR_SCALE, Posterior
-from iodine_pl.result import Decomposition, Trace
+from iodine_pl.result import Decomposition
 from iodine_pl.scene_model import Batch, SceneModel
 
 __all__ = ["VAE"]
@@ -29,8 +30,8 @@ class VAE(SceneModel):
         image_size: side of the square images in pixels; the encoder's last map is not pooled, so it is fixed.
         latent_size: D; as many as all slots together have makes the comparison fair.
         image_channels: C.
-        pixel_distribution, pixel_scale, pixel_likelihood, bounded_means, prior_scale: as in IODINE. With one slot the
-            two likelihoods are the same.
+        pixel_distribution, pixel_scale, pixel_likelihood, bounded_means, channel_correlation, prior_scale: as in
+            IODINE. With one slot the two likelihoods are the same.
         decoder_channels, decoder_kernel, latent_constant: as in IODINE.
         encoder_channels, encoder_kernel: stride-2 convolutions.
         mlp_sizes: hidden layers after them.
@@ -49,6 +50,7 @@ class VAE(SceneModel):
         pixel_scale: float | None = None,
         pixel_likelihood: Literal["mixture", "mean"] = "mixture",
         bounded_means: bool = False,
+        channel_correlation: float = 0.0,
         prior_scale: float = PRIOR_SCALE,
         decoder_channels: Sequence[int] = (32, 32, 32, 32),
         decoder_kernel: int = 5,
@@ -66,7 +68,7 @@ class VAE(SceneModel):
         self.latent_size = latent_size
         self.image_channels = image_channels
         self.prior_scale = prior_scale
-        self.distribution = make_distribution(pixel_distribution, pixel_scale, bounded_means)
+        self.distribution = make_distribution(pixel_distribution, pixel_scale, bounded_means, channel_correlation)
         self.likelihood = likelihood_of(pixel_likelihood, self.distribution)
         self.decoder = SpatialBroadcastDecoder(
             latent_size, image_channels, decoder_channels, decoder_kernel, latent_constant
@@ -77,6 +79,12 @@ class VAE(SceneModel):
             side = -(-side // 2)
         self.mlp = mlp(encoder_channels[-1] * side * side, (*mlp_sizes, 2 * latent_size))
         self.to(memory_format=torch.channels_last)  # faster on CPU
+
+    def extra_repr(self) -> str:
+        return (
+            f"K=1, T=0, D={self.latent_size}, image_size={self.image_size}, "
+            f"likelihood={self.likelihood.__name__} of {self.distribution}"
+        )
 
     def forward(
         self,
@@ -104,24 +112,10 @@ class VAE(SceneModel):
         if noise is None:
             noise = torch.randn(shape, dtype=images.dtype, device=images.device)
         encoded = self.convolutions(images.contiguous(memory_format=torch.channels_last))
-        posterior = Posterior(self.mlp(encoded.flatten(1)).unsqueeze(1))  # of (B, 1, 2D)
+        posterior = Posterior(self.mlp(encoded.flatten(1)).unsqueeze(1))  # of lambda, (B, 1, 2D)
         latents = posterior.rsample(noise[0].to(images))
         mixture = self.likelihood(images, self.decoder(latents, *images.shape[2:]), self.distribution)
-        kl = posterior.kl(self.prior_scale)
-        mse = (mixture.reconstruction - images).square().mean(dim=(1, 2, 3))
-        trace = Trace(mixture.nll[None], kl[None], mse[None])
-        result = Decomposition(
-            mean=posterior.mean,
-            std=posterior.std,
-            latents=latents,
-            masks=mixture.masks,
-            means=mixture.means,
-            reconstruction=mixture.reconstruction,
-            nll=mixture.nll,
-            kl=kl,
-            trace=trace,
-            responsibilities=mixture.responsibilities,
-        )
+        result = View(posterior, latents, mixture, posterior.kl(self.prior_scale)).decomposition()
         return result._replace(steps=(result,)) if return_steps else result
 
     def decode(self, latents: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

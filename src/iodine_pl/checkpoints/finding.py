@@ -1,13 +1,20 @@
-"""The folders of runs, ``runs/NAME/version_N``, and the checkpoints in them."""
+"""Finds checkpoints: by path, in the folders of runs (``runs/NAME/version_N``), by a shipped name, at an address."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 from pathlib import Path
+from urllib.parse import urldefrag
 
-__all__ = ["RUNS", "find_checkpoint", "run_of"]
+from iodine_pl import pretrained
+from iodine_pl.files.atomic import written_beside
+from iodine_pl.files.download import DownloadError, download_zip
+
+__all__ = ["RUNS", "find_weights", "run_of"]
 
 RUNS = Path("runs")
-_ALIASES = ("last", "best")
 
 
 def run_of(checkpoint: Path) -> Path | None:
@@ -16,24 +23,68 @@ def run_of(checkpoint: Path) -> Path | None:
     return run if checkpoint.parent.name == "checkpoints" and (run / "config.yaml").is_file() else None
 
 
-def find_checkpoint(wanted: str, name: str | None = None) -> Path:
-    """Returns the checkpoint that a user means: a path, or ``last`` or ``best`` of the newest run.
+def find_weights(wanted: str | Path, run: str | None = None) -> Path:
+    """Returns the path of the checkpoint that a user means.
 
-    The newest run is the one that saved a checkpoint latest, among those called ``name`` if that is given.
+    Args:
+        wanted: ``last`` or ``best`` of the newest run, which is the one that saved a checkpoint latest; the name of
+            weights that come with the package (:func:`iodine_pl.pretrained.available`); an address
+            ``https://...#sha256=HEX``, which is downloaded once, to ``$XDG_CACHE_HOME/iodine-pl`` or
+            ``~/.cache/iodine-pl``; or a path.
+        run: name of the runs of which the newest is taken; None: of all runs.
 
     Raises:
-        FileNotFoundError: if there is none; it says which there are.
+        FileNotFoundError: if there is no such checkpoint.
+        ValueError: if an address has no digest, or does not begin with ``https://`` or ``http://``.
+        DownloadError: if the server does not send the file that has this digest.
     """
-    if wanted not in _ALIASES:
-        path = Path(wanted)
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no checkpoint {path}")
-        return path
+    text = str(wanted)
+    if text in ("last", "best"):
+        return _of_newest_run(text, run)
+    if "://" in text:
+        return _at_address(text)
+    if text in pretrained.available():
+        return pretrained.FOLDER / f"{text}.ckpt"
+    if not Path(wanted).is_file():
+        raise FileNotFoundError(
+            f"there is no checkpoint {text}: give a path, last, best, an address with #sha256=HEX, or one of "
+            f"{', '.join(pretrained.available())}"
+        )
+    return Path(wanted)
+
+
+def _of_newest_run(alias: str, name: str | None) -> Path:
     saved = sorted(RUNS.glob(f"{name or '*'}/*/checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
     if not saved:
         raise FileNotFoundError(f"there is no checkpoint in any run of {RUNS / (name or '*')}: train first")
-    path = saved[-1].with_name(f"{wanted}.ckpt")
+    path = saved[-1].with_name(f"{alias}.ckpt")
     if not path.is_file():
         there = ", ".join(sorted(other.name for other in path.parent.glob("*.ckpt")))
         raise FileNotFoundError(f"the newest run, {path.parent.parent}, has no {path.name} yet, only {there}")
+    return path
+
+
+def _at_address(wanted: str) -> Path:
+    """Downloads a checkpoint, unless the cache has it: its name there is the digest of its content."""
+    address, fragment = urldefrag(wanted)
+    if not address.startswith(("https://", "http://")):
+        raise ValueError(f"{address} cannot be downloaded: write an address that begins with https:// or http://")
+    digits = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
+    if digits is None:
+        raise ValueError(
+            f"{wanted} has no digest: write {address}#sha256=HEX with the 64 digits that `sha256sum FILE` prints"
+        )
+    digest = digits[1].lower()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iodine-pl"
+    path = cache / f"{digest}.ckpt"
+    if path.is_file():
+        return path
+    with written_beside(path, shared=True) as partial:  # every process of a multi-device run may ask for it
+        download_zip(address, partial)
+        came = hashlib.sha256(partial.read_bytes()).hexdigest()
+        if came != digest:
+            raise DownloadError(
+                f"{address} sends a file with sha256 {came}, expected was {digest}: what came is deleted. Check the "
+                "address and the digest"
+            )
     return path

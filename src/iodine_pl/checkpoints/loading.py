@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from iodine_pl.checkpoints.finding import find_weights
 from iodine_pl.scene_model import SceneModel
 
 __all__ = ["DEFAULT_CLASS", "class_path_of", "load_model"]
@@ -22,17 +23,21 @@ def class_path_of(checkpoint: Mapping[str, Any]) -> str:
     return str(checkpoint.get("class_path", arguments.get("_class_path", DEFAULT_CLASS)))
 
 
-def load_model(path: str | Path) -> SceneModel:
+def load_model(wanted: str | Path) -> SceneModel:
     """Makes the model that wrote a checkpoint, on the CPU, in evaluation mode.
 
-    One that does not name its class is taken for :class:`iodine_pl.IODINE`.
+    A checkpoint that does not name its class is taken for one of :class:`iodine_pl.IODINE`.
+
+    Args:
+        wanted: path, ``last``, ``best``, name or address, see :func:`iodine_pl.checkpoints.finding.find_weights`.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if there is no such checkpoint.
+        ValueError: if an address has no digest.
+        DownloadError: if the server does not send the file that has this digest.
         TypeError: if the class is not derived from :class:`SceneModel`.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
+    path = find_weights(wanted)
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     module, name = class_path_of(content).rsplit(".", 1)
     kind = getattr(import_module(module), name)

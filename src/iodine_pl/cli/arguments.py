@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from iodine_pl.checkpoints.finding import find_checkpoint, run_of
+from iodine_pl.checkpoints.finding import find_weights, run_of
 from iodine_pl.checkpoints.loading import class_path_of
 
 __all__ = ["complete_arguments"]
@@ -21,13 +21,15 @@ _DATA = "--data=iodine_pl.datamodules.TetrominoesDataModule"
 def complete_arguments(arguments: Sequence[str]) -> list[str]:
     """Spells out what a user may leave to us.
 
-    ``fit`` is the command if none is named, Tetrominoes are the data. A checkpoint ``last`` or ``best`` becomes its
-    path. A checkpoint in the folder of a run brings that run's configuration, any other its model's arguments, before
-    all that is given here, so that resuming or testing needs no other word.
+    ``fit`` is the command if none is named. Tetrominoes are the data if no others are. Whatever names a checkpoint
+    (see :func:`~iodine_pl.checkpoints.finding.find_weights`) becomes its path. A checkpoint in the folder of a run
+    brings that run's configuration, and any other brings its model's arguments. Both come before all that is given
+    here, so that resuming or testing needs no other word.
 
     Raises:
         FileNotFoundError: if there is no such checkpoint.
-        ValueError: if a command that evaluates has none.
+        ValueError: if a command that evaluates has none, or an address has no digest.
+        DownloadError: if the server does not send the file that has this digest.
     """
     given = list(arguments)
     if not given or given[0] not in (*_SUBCOMMANDS, "-h", "--help", "--version"):
@@ -35,7 +37,7 @@ def complete_arguments(arguments: Sequence[str]) -> list[str]:
     command, rest = given[0], given[1:]
     wanted = _value_of("--ckpt_path", rest)
     if command in _SUBCOMMANDS and wanted is not None:
-        checkpoint = find_checkpoint(wanted, _value_of("--name", rest))
+        checkpoint = find_weights(wanted, _value_of("--name", rest))
         run = run_of(checkpoint)
         before = _model_of(checkpoint) if run is None else ["--config", str(run / "config.yaml")]
         rest = [*before, *_without("--ckpt_path", rest), "--ckpt_path", str(checkpoint)]

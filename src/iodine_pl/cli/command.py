@@ -24,7 +24,7 @@ from iodine_pl.callbacks import (
     SlotPanels,
     SlotUse,
 )
-from iodine_pl.checkpoints.finding import RUNS, run_of
+from iodine_pl.checkpoints.finding import RUNS, find_weights, run_of
 from iodine_pl.checkpoints.writing import AtomicCheckpointIO
 from iodine_pl.cli.arguments import complete_arguments
 from iodine_pl.cli.memory import keep_freed_memory
@@ -72,10 +72,16 @@ class IodineCLI(LightningCLI):
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
-        """Leaves the arguments as they are: Lightning would put a checkpoint's above those that are given."""
-        path = self._settings.get("ckpt_path") if self.config.get("subcommand") else None
-        if path and not Path(path).is_file():
-            self.parser.error(f"there is no checkpoint {path}")
+        """Finds a checkpoint that a configuration names.
+
+        The other arguments stay as they are: Lightning would put a checkpoint's above those that are given.
+        """
+        wanted = self._settings.get("ckpt_path") if self.config.get("subcommand") else None
+        if wanted:
+            try:
+                self._settings.ckpt_path = str(find_weights(wanted, self._settings.name))
+            except (OSError, ValueError) as error:
+                self.parser.error(str(error))
 
     @property
     def _settings(self) -> Any:
@@ -141,7 +147,7 @@ def main(args: Sequence[str] | None = None) -> IodineCLI:
     """Runs a command line, that of the process if ``args`` is None, and returns what was built."""
     try:
         arguments = complete_arguments(sys.argv[1:] if args is None else args)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     if args is None:  # the process is this command's
         prepare_process()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
+
+from iodine_pl.evaluation.extra import require_experiments
 
 __all__ = ["entity_masks", "mean_iou", "object_iou", "slot_of_entity"]
 
@@ -47,7 +48,13 @@ def object_iou(label: Tensor, masks: Tensor, entities: int) -> Tensor:
 
     Returns:
         ``(B, L)`` in float64 on the CPU; 0 for an object without a slot, and for the background.
+
+    Raises:
+        ImportError: if scipy is not installed.
     """
+    require_experiments("object_iou", "scipy")
+    from scipy.optimize import linear_sum_assignment
+
     true = entity_masks(label, entities)
     true[:, 0] = 0.0
     won = F.one_hot(masks.argmax(dim=1).cpu(), masks.shape[1]).permute(0, 3, 1, 2).double()
@@ -65,6 +72,9 @@ def mean_iou(label: Tensor, masks: Tensor) -> Tensor:
     """Returns the mean of :func:`object_iou` over the objects that show a pixel: ``(B,)`` in float64 on the CPU.
 
     NaN for an image without objects.
+
+    Raises:
+        ImportError: if scipy is not installed.
     """
     entities = int(label.max()) + 1
     objects = (entity_masks(label, entities)[:, 1:].sum(dim=(2, 3)) > 0.0).sum(dim=1)

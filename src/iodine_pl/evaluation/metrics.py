@@ -1,5 +1,4 @@
-"""The adjusted Rand index (Hubert & Arabie 1985) per image, and means over images that are the same on any number of
-processes."""
+"""The adjusted Rand index of each image, and means over images that are the same on any number of processes."""
 
 from __future__ import annotations
 
@@ -22,10 +21,17 @@ def to_device(metric: AnyMetric, device: torch.device) -> AnyMetric:
 
 
 def adjusted_rand_index(label: Tensor, assignment: Tensor, foreground: bool = True) -> Tensor:
-    """Compares two segmentations of each image: 1 if equal up to renaming, 0 on average for a random one.
+    r"""Compares two segmentations of each image: 1 if equal up to renaming, 0 on average for a random one.
 
-    With n_ij the pixels of true entity i in slot j, and r, a, b the sums of n(n-1) over the cells, rows and columns:
-    ``(r - ab/n(n-1)) / ((a+b)/2 - ab/n(n-1))``. It agrees with the metric of the reference code, but where that is 0/0.
+    .. math:: \frac{r - ab / n(n-1)}{(a+b)/2 - ab / n(n-1)}, \quad r = \sum_{ij} n_{ij} (n_{ij} - 1)
+
+    Here :math:`n_{ij}` is the number of pixels of true entity i in slot j, and n that of all pixels. The sums a and b
+    are like r, over the rows :math:`\sum_j n_{ij}` and the columns :math:`\sum_i n_{ij}` of the table. The result
+    equals the metric of the reference code wherever that is not 0/0.
+
+    References:
+        | Comparing partitions (Hubert & Arabie, 1985)
+        | https://doi.org/10.1007/BF01908075
 
     Args:
         label: true entity of every pixel, ``(B, H, W)`` integers >= 0; 0 is the background.
@@ -38,6 +44,15 @@ def adjusted_rand_index(label: Tensor, assignment: Tensor, foreground: bool = Tr
 
     Raises:
         ValueError: if the shapes differ.
+
+    Example:
+        >>> label = torch.tensor([[[0, 1, 1], [0, 2, 2]]])
+        >>> adjusted_rand_index(label, torch.tensor([[[3, 0, 0], [1, 2, 2]]]))  # the objects, under other names
+        tensor([1.], dtype=torch.float64)
+        >>> adjusted_rand_index(label, torch.tensor([[[3, 0, 0], [1, 2, 2]]]), foreground=False)
+        tensor([0.7619], dtype=torch.float64)
+        >>> adjusted_rand_index(label, torch.tensor([[[0, 0, 0], [0, 0, 0]]]))  # all in one slot
+        tensor([0.], dtype=torch.float64)
     """
     if label.shape != assignment.shape:
         raise ValueError(f"label {tuple(label.shape)} and assignment {tuple(assignment.shape)} must have one shape")
@@ -74,6 +89,13 @@ class MeanAdjustedRandIndex(Metric):
 
     Args:
         foreground: leave out the background, as in the paper; else count all pixels.
+
+    Example:
+        >>> metric = MeanAdjustedRandIndex()
+        >>> label = torch.tensor([[[0, 1, 2]], [[0, 0, 0]]])  # the second image has no foreground
+        >>> metric.update(label, torch.eye(3).expand(2, 3, 3).unsqueeze(2))  # masks: each pixel has a slot of its own
+        >>> metric.compute(), metric.images_skipped
+        (tensor(1., dtype=torch.float64), 1)
     """
 
     full_state_update = False

@@ -12,20 +12,32 @@ from torch import Tensor
 
 from iodine_pl.result import Decomposition
 
-__all__ = ["mask_image", "refinement_panel", "slot_images", "slot_palette", "slot_panel", "tile_grid"]
+__all__ = [
+    "COLUMNS",
+    "mask_image",
+    "refinement_panel",
+    "slot_images",
+    "slot_palette",
+    "slot_panel",
+    "slot_tiles",
+    "tile_grid",
+]
+
+COLUMNS = "input, reconstruction, masks with a color per slot, then every slot on white"
+"""What stands in the columns of :func:`slot_panel` and :func:`refinement_panel`, in words."""
 
 _GAP = 2  # white pixels between tiles
 _SMALLEST_TILE = 96  # pixels; smaller images are enlarged by a whole factor, so that their pixels stay square
 
 
 def slot_palette(num_slots: int) -> Tensor:
-    """Returns one colour for each slot, ``(K, 3)`` in [0, 1]: hues as far apart as can be."""
+    """Returns one color for each slot, ``(K, 3)`` in [0, 1]: hues as far apart as can be."""
     colors = [colorsys.hsv_to_rgb(k / num_slots, 0.85, 0.95 if k % 2 else 0.75) for k in range(num_slots)]
     return torch.tensor(colors)
 
 
 def mask_image(masks: Tensor) -> Tensor:
-    """Mixes the slots' colours by ``masks`` (..., K, H, W); returns ``(..., 3, H, W)`` in [0, 1]."""
+    """Mixes the slots' colors by ``masks`` (..., K, H, W); returns ``(..., 3, H, W)`` in [0, 1]."""
     return torch.einsum("...khw,kc->...chw", masks, slot_palette(masks.shape[-3]).to(masks))
 
 
@@ -36,7 +48,7 @@ def slot_images(result: Decomposition) -> Tensor:
 
 
 def slot_panel(images: Tensor, result: Decomposition) -> NDArray[np.uint8]:
-    """Draws one row per image: input, reconstruction, mask with a colour per slot, then every slot on white.
+    """Draws one row per image: input, reconstruction, mask with a color per slot, then every slot on white.
 
     Args:
         images: ``(B, C, H, W)`` in [0, 1], or sequences ``(B, T+1, C, H, W)``, whose last frame is shown.
@@ -45,7 +57,7 @@ def slot_panel(images: Tensor, result: Decomposition) -> NDArray[np.uint8]:
     Returns:
         ``(height, width, 3)`` uint8.
     """
-    return tile_grid(_columns(images if images.ndim == 4 else images[:, -1], result))
+    return tile_grid(slot_tiles(images if images.ndim == 4 else images[:, -1], result))
 
 
 def refinement_panel(images: Tensor, steps: Sequence[Decomposition], image: int = 0) -> NDArray[np.uint8]:
@@ -60,11 +72,16 @@ def refinement_panel(images: Tensor, steps: Sequence[Decomposition], image: int 
     one = slice(image, image + 1)
     frames = [images[one]] * len(steps) if images.ndim == 4 else images[one].unbind(dim=1)
     rows = zip(frames, steps, strict=True)
-    return tile_grid([row for frame, step in rows for row in _columns(frame, step.select(one))])
+    return tile_grid([row for frame, step in rows for row in slot_tiles(frame, step.select(one))])
 
 
-def _columns(images: Tensor, result: Decomposition) -> list[list[Tensor]]:
-    """Returns the tiles (3, H, W) of each row."""
+def slot_tiles(images: Tensor, result: Decomposition) -> list[list[Tensor]]:
+    """Returns the tiles of :func:`slot_panel`, K + 3 for each image: float32 ``(3, H, W)`` in [0, 1] on the CPU.
+
+    Args:
+        images: ``(B, C, H, W)`` in [0, 1].
+        result: their decomposition.
+    """
 
     def rgb(x: Tensor) -> Tensor:
         return x.detach().float().cpu().clamp(0, 1).expand(*x.shape[:-3], 3, *x.shape[-2:])

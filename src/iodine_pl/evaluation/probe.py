@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from iodine_pl.evaluation.extra import require_experiments
+
 __all__ = ["FactorKind", "LinearProbe", "factor_sizes"]
 
 FactorKind = Literal["scalar", "angle", "category"]
@@ -61,7 +63,12 @@ class LinearProbe:
             latents: ``(N, D)``, one for each object.
             factors: name -> ``(N, ...)``.
             kinds: which factors, and what they are.
+
+        Raises:
+            ImportError: if scikit-learn is not installed.
+            ValueError: if an angle has more than one number.
         """
+        require_experiments("LinearProbe.fit", "sklearn")
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 

@@ -6,18 +6,22 @@ import re
 import time
 from collections.abc import Callable
 from http.client import HTTPException, HTTPResponse
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
+
+from tqdm import tqdm
 
 from iodine_pl.files.tensorflow.tfrecord import looks_like_records
 
-__all__ = ["Download", "DownloadError"]
+__all__ = ["Download", "DownloadError", "download_zip"]
 
 _TIMEOUT = 60.0  # seconds without a byte
 _ATTEMPTS = 5  # in a row that bring nothing
 _PAUSE = 1.0  # seconds before the second of them, doubled for each further one
+_LARGEST = 1 << 30  # bytes
 
 
 class DownloadError(OSError):
@@ -112,7 +116,7 @@ class Download:
             self._disconnect()
         raise DownloadError(
             f"{self.url}: the server says that the file has {self.total} bytes, but sends {self._here} and no more. "
-            f"Start again later: it goes on from there. If that does not help, delete {self.kept}"
+            f"Start again later; if that does not help, delete {self.kept} first"
         )
 
     def _connect(self) -> None:
@@ -182,3 +186,27 @@ class Download:
         if self._response is not None:
             self._response.close()
         self._response = None
+
+
+def download_zip(url: str, kept: Path) -> None:
+    """Downloads a zip file, such as a checkpoint of PyTorch, and shows a progress bar.
+
+    Args:
+        url: of the file.
+        kept: the file to write; one from before is gone on with.
+
+    Raises:
+        DownloadError: as :class:`Download` does, and if the file is no zip file or has more than 1 GiB.
+    """
+    with (
+        Download(url, kept, _looks_like_zip) as download,
+        tqdm(total=download.total, unit="B", unit_scale=True, desc=PurePosixPath(urlsplit(url).path).name) as progress,
+    ):
+        while data := download.read(1 << 16):
+            progress.update(len(data))
+            if download.here > _LARGEST:
+                raise DownloadError(f"{url} sends more than {_LARGEST} bytes: this is something else")
+
+
+def _looks_like_zip(first: bytes) -> bool:
+    return first.startswith(b"PK")

@@ -6,21 +6,18 @@ python -m iodine_pl.official PATH_OR_ZIP_OR_URL --out clevr6.ckpt
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
+from iodine_pl import IODINE
 from iodine_pl.checkpoints.writing import write_checkpoint
-from iodine_pl.files.download import Download, DownloadError
+from iodine_pl.files.atomic import move_into_place
+from iodine_pl.files.download import DownloadError, download_zip
 from iodine_pl.official.reading import read_official
 
 __all__ = ["main"]
-
-_LARGEST_DOWNLOAD = 1 << 30  # bytes
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -40,7 +37,9 @@ def main(args: Sequence[str] | None = None) -> None:
             raise FileExistsError(f"{given.out} is there already: delete it, or name another file by --out")
         source = _fetch(given.source, given.out.parent) if "://" in given.source else given.source
         official = read_official(source, given.folder, **arguments)
-        write_checkpoint(official.model, given.out, official.step, official.moments)
+        model = IODINE(**official.arguments)
+        model.load_state_dict(official.parameters)
+        write_checkpoint(model, given.out, official.step, official.moments)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(official.describe())
@@ -57,20 +56,9 @@ def _fetch(url: str, folder: Path) -> Path:
         print(f"{target} is there already")
         return target
     kept = target.with_name(f"{target.name}.part")
-    with (
-        Download(url, kept, _looks_like_zip) as download,
-        tqdm(total=download.total, unit="B", unit_scale=True, desc=target.name) as progress,
-    ):
-        while data := download.read(1 << 16):
-            progress.update(len(data))
-            if download.here > _LARGEST_DOWNLOAD:
-                raise DownloadError(f"{url} sends more than {_LARGEST_DOWNLOAD} bytes: this is something else")
-    os.replace(kept, target)
+    download_zip(url, kept)
+    move_into_place(kept, target)
     return target
-
-
-def _looks_like_zip(first: bytes) -> bool:
-    return first.startswith(b"PK")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reads a checkpoint of the reference code (TensorFlow 1) into an IODINE."""
+"""Reads a checkpoint of the reference code (TensorFlow 1): arguments, parameters, Adam's moments, updates done."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from iodine_pl.files.tensorflow.checkpoints import read_checkpoint
-from iodine_pl.iodine import IODINE
-from iodine_pl.official.variables import in_our_layout, infer_arguments, load_variables
+from iodine_pl.networks import NETWORKS, Network
+from iodine_pl.official.variables import in_our_layout, infer_arguments
 
 __all__ = ["Official", "read_official"]
-
-NETWORKS = ("tetrominoes", "multi_dsprites", "clevr6")
 
 _PROBE = "factor_evaluator/"
 _FIRST, _SECOND = "/Adam", "/Adam_1"
 _POWERS = ("beta1_power", "beta2_power")
+_BETAS = (0.95, 0.999)  # of the released code
 _STEP = "global_step"
+_ALIKE = {"image_channels": 3, "coordinate_frequencies": 3}  # in all released networks
 
 
 class Official(NamedTuple):
     """Holds what a checkpoint of the reference code says."""
 
-    model: IODINE
-    network: str | None
+    arguments: dict[str, Any]
+    """Of :class:`iodine_pl.IODINE`."""
+    parameters: dict[str, Tensor]
+    """Every parameter of that model, by its name."""
+    network: Network | None
     """Which of the released networks it is, by its architecture."""
     step: int
     """Updates that were done; 0 if the checkpoint does not say."""
@@ -41,12 +43,12 @@ class Official(NamedTuple):
 
     def describe(self) -> str:
         """Says in a few lines what was found and what becomes of it."""
-        parameters = list(self.model.parameters())
         released = "no released network" if self.network is None else f"the released network {self.network}"
+        slots = self.arguments.get("num_slots", NETWORKS[self.network or "tetrominoes"]["num_slots"])
         lines = {
-            "architecture": f"that of {released}, {sum(p.numel() for p in parameters):,} parameters",
-            "variables used": f"{len(parameters)}",
-            "slots": f"{self.model.num_slots}, which is not in the file: any other number can be asked for",
+            "architecture": f"that of {released}, {sum(x.numel() for x in self.parameters.values()):,} parameters",
+            "variables used": f"{len(self.parameters)}",
+            "slots": f"{slots}, which is not in the file: any other number can be asked for",
             "updates done": f"{self.step:,}",
             "moments of Adam": f"of {len(self.moments)} variables" if self.moments else "none",
             "factor probe": "not used: " + ", ".join(self.unused) if self.unused else "none",
@@ -57,7 +59,7 @@ class Official(NamedTuple):
 def read_official(
     source: str | Path | Mapping[str, ArrayLike], folder: str | None = None, **arguments: Any
 ) -> Official:
-    """Makes the model that a checkpoint of the reference code holds, with its weights.
+    """Reads what a checkpoint of the reference code holds; :meth:`iodine_pl.IODINE.from_official` makes the model.
 
     The architecture is read off names and shapes of the variables. What these do not tell (number of slots and
     refinement steps, pixel distribution, training) is that of the released network of this architecture, else IODINE's
@@ -104,28 +106,26 @@ def _from_variables(variables: Mapping[str, ArrayLike], arguments: Mapping[str, 
     step = _step(variables[_STEP]) if _STEP in variables else 0
 
     inferred = infer_arguments(weights)
-    arguments = inferred | dict(arguments)
-    with torch.device("meta"):  # takes no memory, however large a wrong shape makes it
-        network = next((name for name in NETWORKS if _is_network(name, inferred)), None)
-        make = IODINE if network is None else getattr(IODINE, network)
-        in_our_layout(make(**arguments), weights)
-    model = make(**arguments)
-    load_variables(model, weights)
+    network = next((name for name in NETWORKS if inferred.items() <= (_ALIKE | NETWORKS[name]).items()), None)
+    made = (inferred if network is None else {"network": network}) | dict(arguments)
+    architecture = _ALIKE | inferred | dict(arguments)
+    parameters = in_our_layout(weights, architecture)
     if not any(moments) and not powers:
-        return Official(model, network, step, {}, tuple(unused))
+        return Official(made, parameters, network, step, {}, tuple(unused))
 
     if missing := [name for name in (_STEP, *_POWERS) if name not in variables]:
         raise ValueError(f"Adam's moments are there, but not {', '.join(missing)}")
-    for name, beta in zip(_POWERS, model.betas, strict=True):
+    for name, beta in zip(_POWERS, arguments.get("betas", _BETAS), strict=True):
         stored, expected = float(np.asarray(powers[name])), beta ** (step + 1)
         if not math.isclose(stored, expected, abs_tol=1e-3):
             raise ValueError(
                 f"{name} is {stored:.6g}, but {beta} to the power of {_STEP} + 1 = {step + 1} is {expected:.6g}: Adam "
                 "ran with another beta; name it by betas=..."
             )
-    first = in_our_layout(model, moments[0], _FIRST)
-    second = in_our_layout(model, moments[1], _SECOND)
-    return Official(model, network, step, {name: (first[name], second[name]) for name in first}, tuple(unused))
+    first = in_our_layout(moments[0], architecture, _FIRST)
+    second = in_our_layout(moments[1], architecture, _SECOND)
+    both = {name: (first[name], second[name]) for name in first}
+    return Official(made, parameters, network, step, both, tuple(unused))
 
 
 def _step(value: ArrayLike) -> int:
@@ -133,8 +133,3 @@ def _step(value: ArrayLike) -> int:
     if array.size != 1 or array.dtype.kind not in "iu" or array.item() < 0:
         raise ValueError(f"{_STEP} must be one number of updates, not {array.dtype} of shape {array.shape}")
     return int(array.item())
-
-
-def _is_network(name: str, inferred: Mapping[str, Any]) -> bool:
-    released = getattr(IODINE, name)().hparams
-    return all(released[argument] == value for argument, value in inferred.items())

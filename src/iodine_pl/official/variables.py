@@ -1,32 +1,39 @@
-"""The reference code's variables: how they are named and laid out, and what they tell of the architecture."""
+"""The reference code's variables: how they are named and laid out, and what they tell of the architecture.
+
+No model is made for that: names and shapes follow from the arguments of :class:`iodine_pl.IODINE`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 
-from iodine_pl.iodine import IODINE
+from iodine_pl.refinement import INPUTS, VECTORS, input_channels
 
-__all__ = ["in_our_layout", "infer_arguments", "load_variables", "parameter_names"]
+__all__ = ["Variable", "in_our_layout", "infer_arguments", "variables_of"]
 
 _DECODER = "pixel_decoder/broadcast_conv/conv_net_2d/conv_2d"
 _ENCODER = "encoder_net/cnn/conv_net_2d/conv_2d"
 _MLP = "encoder_net/cnn/mlp/linear"
 _LSTM = "recurrent_net/lstm/lstm"
 _INITIAL = "model/iodine/initial_sample_distribution"
-_NORMS = {
-    "dcomponents": "norm_mean_gradient",
-    "dmask": "norm_mask_gradient",
-    "log_prob": "norm_log_likelihood",
-    "counterfactual": "norm_leave_one_out",
-    "dzp": "norm_posterior_gradient",
-}
+_HEAD = "refinement_head/residual_head/linear"
+_NORM = "model/iodine/preprocess/layer_norm"
+
+
+class Variable(NamedTuple):
+    """Says which parameter a variable is."""
+
+    parameter: str
+    """Its name in :class:`iodine_pl.IODINE`."""
+    shape: tuple[int, ...]
+    """In PyTorch's order of axes."""
 
 
 def infer_arguments(variables: Mapping[str, ArrayLike]) -> dict[str, Any]:
@@ -54,7 +61,8 @@ def infer_arguments(variables: Mapping[str, ArrayLike]) -> dict[str, Any]:
     if len(decoder) == 1:
         raise ValueError(f"missing {_DECODER}_1/w: a decoder has two convolutions at least")
     image_channels = decoder[-1][3] - 1
-    coordinates = encoder[0][2] - 3 * image_channels - 7
+    others = input_channels(INPUTS, {"C": image_channels, "coordinates": 0})
+    coordinates = encoder[0][2] - sum(others.values())
     frequencies = math.isqrt(max(0, coordinates) + 1)
     if image_channels < 1 or (coordinates != 2 and (coordinates < 3 or frequencies**2 - 1 != coordinates)):
         raise ValueError(
@@ -69,66 +77,71 @@ def infer_arguments(variables: Mapping[str, ArrayLike]) -> dict[str, Any]:
         "encoder_channels": tuple(layer[3] for layer in encoder),
         "encoder_kernel": encoder[0][0],
         "mlp_sizes": tuple(layer[1] for layer in mlp),
-        "lstm_size": shape(f"{_LSTM}/w_gates", 2)[1] // 4 if f"{_LSTM}/w_gates" in shapes else None,
+        "lstm_size": shape(f"{_LSTM}/w_gates", 2)[1] // 4 if f"{_LSTM}/w_gates" in shapes else 0,
         "coordinates": "linear" if coordinates == 2 else "cosine",
     }
     return inferred if coordinates == 2 else inferred | {"coordinate_frequencies": frequencies}
 
 
-def parameter_names(model: IODINE) -> dict[str, str]:
-    """Returns, for every variable name of the reference code, the name of this model's parameter."""
-
-    def layers(variables: str, module: str, root: nn.Module) -> dict[str, str]:
-        """Pairs ``variables_0``, ``variables_1`` … with the layers of a stack that have weights, in order."""
-        indices = [i for i, layer in enumerate(root.children()) if any(True for _ in layer.parameters())]
-        return {f"{variables}_{n}": f"{module}.{i}" for n, i in enumerate(indices)}
-
-    weighted = layers(_DECODER, "decoder.hidden", model.decoder.hidden)
-    weighted[f"{_DECODER}_{len(weighted)}"] = "decoder.output"
-    weighted |= layers(_ENCODER, "refinement.convolutions", model.refinement.convolutions)
-    weighted |= layers(_MLP, "refinement.mlp", model.refinement.mlp)
-    weighted["refinement_head/residual_head/linear"] = "refinement.head"
-
-    names = {_INITIAL: "initial_posterior"}
-    for variable, module in weighted.items():
-        names |= {f"{variable}/w": f"{module}.weight", f"{variable}/b": f"{module}.bias"}
-    for name, module in _NORMS.items():
-        variable = f"model/iodine/preprocess/layer_norm_{name}"
-        names |= {f"{variable}/gamma": f"refinement.{module}.weight", f"{variable}/beta": f"refinement.{module}.bias"}
-    if model.refinement.lstm is not None:
-        names[f"{_LSTM}/w_gates"] = "refinement.lstm.gates.weight"
-        names[f"{_LSTM}/b_gates"] = "refinement.lstm.gates.bias"
-    return names
-
-
-def load_variables(model: IODINE, variables: Mapping[str, ArrayLike]) -> None:
-    """Sets every parameter of ``model`` from the reference code's variables, each used exactly once.
+def variables_of(arguments: Mapping[str, Any]) -> dict[str, Variable]:
+    """Returns every variable of the network with these arguments of IODINE, by its name in the reference code.
 
     Args:
-        model: with the architecture that the variables were trained in.
+        arguments: ``latent_size``, ``image_channels``, ``lstm_size``, ``coordinates``, ``coordinate_frequencies``, and
+            sizes and kernels of the convolutions and the MLP.
+    """
+    latent, channels, lstm = arguments["latent_size"], arguments["image_channels"], arguments["lstm_size"]
+    decoder, encoder, mlp = (arguments[name] for name in ("decoder_channels", "encoder_channels", "mlp_sizes"))
+    sizes = {"C": channels, "2D": 2 * latent}
+    sizes["coordinates"] = 2 if arguments["coordinates"] == "linear" else arguments["coordinate_frequencies"] ** 2 - 1
+    images, vectors = input_channels(INPUTS, sizes), input_channels(VECTORS, sizes)
+    features = mlp[-1] + sum(vectors.values())
+    made: dict[str, Variable] = {}
+
+    def layer(variable: str, parameter: str, outputs: int, *others: int) -> None:
+        made[f"{variable}/w"] = Variable(f"{parameter}.weight", (outputs, *others))
+        made[f"{variable}/b"] = Variable(f"{parameter}.bias", (outputs,))
+
+    def stack(variable: str, parameter: str, inputs: int, outputs: Sequence[int], *kernel: int) -> None:
+        for n, (before, after) in enumerate(zip((inputs, *outputs), outputs, strict=False)):
+            layer(f"{variable}_{n}", f"{parameter}.{2 * n}", after, before, *kernel)  # an ELU follows each
+
+    made[_INITIAL] = Variable("initial_posterior", (2 * latent,))
+    kernel = (arguments["decoder_kernel"],) * 2
+    stack(_DECODER, "decoder.hidden", latent + 3, decoder, *kernel)
+    layer(f"{_DECODER}_{len(decoder)}", "decoder.output", channels + 1, decoder[-1], *kernel)
+    stack(_ENCODER, "refinement.convolutions", sum(images.values()), encoder, *(arguments["encoder_kernel"],) * 2)
+    stack(_MLP, "refinement.mlp", encoder[-1], mlp)
+    for row in (*INPUTS, *VECTORS):
+        if row.norm:
+            count, norm = (images | vectors)[row.name], f"refinement.norm_{row.name}"
+            made[f"{_NORM}_{row.reference}/gamma"] = Variable(f"{norm}.weight", (count,))
+            made[f"{_NORM}_{row.reference}/beta"] = Variable(f"{norm}.bias", (count,))
+    if lstm:
+        made[f"{_LSTM}/w_gates"] = Variable("refinement.lstm.gates.weight", (4 * lstm, features + lstm))
+        made[f"{_LSTM}/b_gates"] = Variable("refinement.lstm.gates.bias", (4 * lstm,))
+    layer(_HEAD, "refinement.head", 2 * latent, lstm or features)
+    return made
+
+
+def in_our_layout(
+    variables: Mapping[str, ArrayLike], arguments: Mapping[str, Any], suffix: str = ""
+) -> dict[str, Tensor]:
+    """Returns every parameter of the network by its name in IODINE, from the reference code's variables.
+
+    Args:
         variables: from TensorFlow's variable name to array: convolutions HWIO, linear layers in x out.
+        arguments: as :func:`variables_of` takes them.
+        suffix: what the variables' names had in the file, for the message.
 
     Raises:
-        ValueError: naming every missing, unknown, misshapen or not finite variable; the model is then unchanged.
+        ValueError: naming every missing, unknown, misshapen or not finite variable.
     """
-    values = in_our_layout(model, variables)
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, value in values.items():
-            parameters[name].copy_(value)
-
-
-def in_our_layout(model: IODINE, variables: Mapping[str, ArrayLike], suffix: str = "") -> dict[str, Tensor]:
-    """Returns, for every parameter of ``model``, its variable in PyTorch's order of axes.
-
-    ``suffix`` is what the variables' names had in the file, for the message.
-    """
-    names = parameter_names(model)
-    parameters = dict(model.named_parameters())
-    problems = [f"missing {name}{suffix}" for name in names if name not in variables]
-    problems += [f"unknown {name}{suffix}" for name in variables if name not in names]
+    expected = variables_of(arguments)
+    problems = [f"missing {name}{suffix}" for name in expected if name not in variables]
+    problems += [f"unknown {name}{suffix}" for name in variables if name not in expected]
     values: dict[str, Tensor] = {}
-    for name in names.keys() & variables.keys():
+    for name in expected.keys() & variables.keys():
         array = np.array(variables[name])
         if array.dtype.kind != "f" or not np.isfinite(array).all():
             what = "not finite" if array.dtype.kind == "f" else f"of type {array.dtype}"
@@ -139,12 +152,10 @@ def in_our_layout(model: IODINE, variables: Mapping[str, ArrayLike], suffix: str
             value = value.permute(3, 2, 0, 1)  # HWIO to OIHW
         elif value.ndim == 2:
             value = value.T  # in x out to out x in
-        expected = tuple(parameters[names[name]].shape)
-        if tuple(value.shape) != expected:
-            problems.append(
-                f"misshapen {name}{suffix}: {tuple(value.shape)} in PyTorch's order, the model has {expected}"
-            )
-        values[names[name]] = value
+        parameter, shape = expected[name]
+        if tuple(value.shape) != shape:
+            problems.append(f"misshapen {name}{suffix}: {tuple(value.shape)} in PyTorch's order, the model has {shape}")
+        values[parameter] = value
     if problems:
         raise ValueError("these variables do not fit the model: " + "; ".join(sorted(problems)))
     return values

@@ -18,14 +18,14 @@ def main(args: Sequence[str] | None = None) -> None:
         prog="python -m iodine_pl.report",
         description="Writes one HTML page of a run or a checkpoint; it needs no server and no other file.",
     )
-    parser.add_argument("source", type=Path, help="folder of a run, such as runs/quickstart/version_0, or a checkpoint")
+    parser.add_argument("source", help="folder of a run, such as runs/quickstart/version_0, or a checkpoint")
     parser.add_argument("--out", type=Path, help="the file; report.html in the run's folder")
     parser.add_argument("--config", type=Path, help="configuration that names the data, if not that of the run")
     parser.add_argument("--images", type=int, default=6, help="test images shown (6)")
     given = parser.parse_args(args)
     try:
         print(f"Wrote {write_report(given.source, given.out, given.config, given.images)}")
-    except (OSError, ValueError, TypeError) as error:
+    except (ImportError, OSError, ValueError, TypeError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import import_module, resources
@@ -19,9 +18,11 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from iodine_pl.checkpoints.finding import run_of
+from iodine_pl.checkpoints.finding import find_weights, run_of
 from iodine_pl.checkpoints.loading import load_model
-from iodine_pl.evaluation.panels import slot_panel
+from iodine_pl.evaluation.extra import require_experiments
+from iodine_pl.evaluation.panels import COLUMNS, slot_panel
+from iodine_pl.files.atomic import written_beside
 from iodine_pl.scene_model import SceneModel
 
 __all__ = ["write_report"]
@@ -44,8 +45,10 @@ def write_report(
     """Writes the page of a run or of a checkpoint.
 
     Args:
-        source: folder of a run (``runs/NAME/version_N``; its best checkpoint is shown, else its last), or a checkpoint.
-        out: the file; None: ``report.html`` in the run's folder, or beside the checkpoint.
+        source: folder of a run (``runs/NAME/version_N``; its best checkpoint is shown, else its last), or a checkpoint
+            (path, ``last``, ``best``, shipped name or address).
+        out: the file; None: ``report.html`` in the run's folder. For a checkpoint in no run: beside it, or in the
+            current folder if the checkpoint was given by name or address.
         config: configuration that says what the data are; None: the run's own.
         num_images: test images that are shown.
 
@@ -54,16 +57,18 @@ def write_report(
 
     Raises:
         FileNotFoundError: if there is no such run or checkpoint, or no configuration.
+        ValueError: if an address has no digest.
+        DownloadError: if the server does not send the file that has this digest.
     """
-    source = Path(source)
-    if source.is_dir():
-        run: Path | None = source
-        kept = [source / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
+    if Path(source).is_dir():
+        run: Path | None = Path(source)
+        kept = [Path(source) / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
         checkpoint = next((path for path in kept if path.is_file()), None)
         if checkpoint is None:
             raise FileNotFoundError(f"{source} has no checkpoints/best.ckpt or last.ckpt: it is no folder of a run")
     else:
-        checkpoint, run = source, run_of(source)
+        checkpoint = find_weights(source)
+        run = run_of(checkpoint)
     model = load_model(checkpoint)
     settings = _settings(checkpoint, run, config)
     step = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get("global_step", 0)
@@ -84,10 +89,10 @@ def write_report(
             for name, content in sections.items()
         ),
     )
-    target = Path(out) if out is not None else (run / "report.html" if run else checkpoint.with_suffix(".html"))
-    beside = target.with_name(f".{target.name}.part")
-    beside.write_text(page, encoding="utf-8")
-    os.replace(beside, target)
+    beside = checkpoint.parent if checkpoint == Path(source) else Path()
+    target = Path(out) if out is not None else run / "report.html" if run else beside / f"{checkpoint.stem}.html"
+    with written_beside(target) as partial:
+        partial.write_text(page, encoding="utf-8")
     return target
 
 
@@ -115,14 +120,16 @@ def _given(settings: Any) -> Any:
 
 
 def _slots(model: SceneModel, settings: Mapping[str, Any], num_images: int) -> str:
-    """Shows the slots of some test images, with a slider over the refinement steps."""
+    """Shows the slots of some test images, with a slider over the refinement steps.
+
+    The noise is keyed by the images' index, so the last step is what the test scores of this checkpoint counted.
+    """
     data = settings["data"]
     module, name = data["class_path"].rsplit(".", 1)
     datamodule = getattr(import_module(module), name)(**data.get("init_args", {}))
     datamodule.prepare_data()
     datamodule.setup("test")
-    rows = datamodule.splits["test"][:num_images]
-    batch = datamodule.on_after_batch_transfer(datamodule.dataset[rows], 0)
+    batch = datamodule.scenes(datamodule.splits["test"][:num_images])
     with torch.no_grad():
         steps = model.decompose(batch, return_steps=True).steps
     images = batch["image"]
@@ -130,7 +137,7 @@ def _slots(model: SceneModel, settings: Mapping[str, Any], num_images: int) -> s
     panels = [_png(slot_panel(frame, step)) for frame, step in zip(frames, steps, strict=True)]
     last = len(panels) - 1
     return (
-        f"<p>Each row is a test image: input, reconstruction, masks with a colour per slot, then every slot on white."
+        f"<p>Each row is a test image: {COLUMNS}."
         f'</p>\n<div data-steps><label>Refinement step <input type="range" min="0" max="{last}" value="{last}"> '
         f'<output>{last}</output> of {last}</label>\n<p><img alt="slots at the chosen refinement step"></p>\n'
         f'<script type="application/json">{json.dumps(panels)}</script></div>'
@@ -139,6 +146,7 @@ def _slots(model: SceneModel, settings: Mapping[str, Any], num_images: int) -> s
 
 def _curves(run: Path) -> str:
     """Draws the scalars of a run's event files."""
+    require_experiments("a report's curves", "matplotlib")
     from matplotlib.figure import Figure
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -173,21 +181,24 @@ def _curves(run: Path) -> str:
 
 
 def _experiments(folder: Path) -> dict[str, str]:
-    """Shows the table and the pictures of each experiment that the run has."""
+    """Shows the table and the pictures of each experiment that the run has.
+
+    Raises:
+        ValueError: if a JSON file lists no pictures.
+        OSError: if a picture that it lists cannot be read.
+    """
     found = {}
-    names = [file.stem for file in sorted(folder.glob("*.json"))]
-    for name in names:
-        content = json.loads((folder / f"{name}.json").read_text())
+    for file in sorted(folder.glob("*.json")):
+        content = json.loads(file.read_text())
+        if "pictures" not in content:
+            raise ValueError(f"{file} has no list of its pictures: run the experiment again, or move the file away")
         about = f"{content['images']} images of {content['data']}, {content['model']}, {content['checkpoint']}"
-        pictures = [
-            file
-            for file in sorted(folder.glob(f"{name}*.png"))
-            if max((other for other in names if file.stem.startswith(other)), key=len) == name
-        ]
         images = "\n".join(
-            f'<p><img src="{_as_uri(file.read_bytes())}" alt="{escape(file.stem)}"></p>' for file in pictures
+            f'<figure><img src="{_as_uri((folder / picture["file"]).read_bytes())}" alt="{escape(picture["name"])}">'
+            f'<figcaption class="quiet">{escape(picture["caption"])}</figcaption></figure>'
+            for picture in content["pictures"]
         )
-        title = name.replace("_", " ").capitalize()
+        title = file.stem.replace("_", " ").capitalize()
         found[title] = f'<p class="quiet">{escape(about)}</p>\n{_table(content["table"])}\n{images}'
     return found
 

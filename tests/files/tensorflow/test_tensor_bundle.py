@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from reference import DATA
 
 from iodine_pl.files.tensorflow.snappy import decompress
 from iodine_pl.files.tensorflow.tensor_bundle import LARGEST_INDEX, BundleError, read_bundle
 from iodine_pl.files.tensorflow.wire import WireError, masked_crc
 
-DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "checkpoint" / "model.ckpt-5"
 EDGE = DATA / "checkpoint_edge"
 

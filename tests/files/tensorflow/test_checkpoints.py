@@ -2,16 +2,15 @@
 
 import tracemalloc
 import zipfile
-from pathlib import Path
 
 import bundles
 import numpy as np
 import pytest
+from reference import DATA
 
 from iodine_pl.files.tensorflow.checkpoints import read_checkpoint
 from iodine_pl.files.tensorflow.tensor_bundle import BundleError
 
-DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "checkpoint"
 
 

@@ -1,23 +1,9 @@
 import pytest
 import pytorch_lightning as pl
 import torch
-from test_iodine import small
-from torch.utils.data import DataLoader
+from helpers import fit, small
 
 from iodine_pl.guard import NonFiniteError, NonFiniteGuard, poison_if_nonfinite
-
-
-def fit(model, images, tmp_path, **trainer):
-    settings = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
-    settings |= {
-        "enable_model_summary": False,
-        "max_epochs": 1,
-        "limit_val_batches": 0,
-        "default_root_dir": tmp_path,
-    } | trainer
-    trainer = pl.Trainer(**settings)
-    trainer.fit(model, DataLoader(images, batch_size=2), DataLoader(images))
-    return trainer
 
 
 def with_bad(*bad):

@@ -7,9 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from command import BAR, ROOT, TINY
 
+from iodine_pl import MeanAdjustedRandIndex
 from iodine_pl.cli import main as train
+from iodine_pl.evaluation.panels import slot_panel
 from iodine_pl.report.__main__ import main
 from iodine_pl.report.page import write_report
 
@@ -26,6 +29,7 @@ def run_folder(tmp_path_factory):
         experiments = folder / "runs/tetrominoes/version_0/experiments"
         other = json.loads((experiments / "segmentation.json").read_text())
         other["table"] = [{"what": "<b>bold</b>", "number": 0.123456}]
+        other["pictures"] = [{"name": "again", "file": "segmentation_again.png", "caption": "One <i>more</i>."}]
         (experiments / "segmentation_again.json").write_text(json.dumps(other))
         shutil.copy(experiments / "segmentation.png", experiments / "segmentation_again.png")
     finally:
@@ -94,8 +98,57 @@ def test_has_all_there_is(page):
     assert "<svg" in text
     assert "<td>&lt;b&gt;bold&lt;/b&gt;<td>0.1235" in text
     assert "class_path: iodine_pl.IODINE" in text
+    captions = re.findall(r"<figcaption[^>]*>(.*?)</figcaption>", text)
+    assert len(captions) == 3 + 1
+    assert captions[0].startswith("Test images: input, reconstruction, ")
+    assert captions[-1] == "One &lt;i&gt;more&lt;/i&gt;."
     assert not re.search(r'(src|href)="(?!data:|#)', text)  # nothing from elsewhere
     assert not list(page.parent.glob(".*"))
+
+
+def test_shows_what_the_test_counted(run_folder, monkeypatch):
+    """The report decomposes fewer images at once, so the last digits may differ."""
+    scored, drawn = [], []
+    update = MeanAdjustedRandIndex.update
+
+    def counts(metric, label, masks):
+        scored.append(masks)
+        update(metric, label, masks)
+
+    def panel(images, result):
+        drawn.append(result.masks)
+        return slot_panel(images, result)
+
+    monkeypatch.setattr(MeanAdjustedRandIndex, "update", counts)
+    monkeypatch.setattr("iodine_pl.report.page.slot_panel", panel)
+    monkeypatch.chdir(run_folder)
+    train(["test", "--ckpt_path=best", "--name=tetrominoes", BAR])
+    page = write_report("runs/tetrominoes/version_0", out=run_folder / "counted.html", num_images=3)
+    assert page.is_file()
+    assert len(drawn) == 3  # T = 2
+    torch.testing.assert_close(drawn[-1], scored[0][:3], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ({"experiment": "old"}, r"old\.json has no list of its pictures: run the experiment again"),
+        (
+            {"images": 1, "data": "", "model": "", "checkpoint": "", "table": []}
+            | {"pictures": [{"name": "old", "file": "old.png", "caption": ""}]},
+            r"No such file.*old\.png",
+        ),
+    ],
+)
+def test_says_what_is_no_experiment(run_folder, monkeypatch, content, error):
+    monkeypatch.chdir(run_folder)
+    file = Path("runs/tetrominoes/version_0/experiments/old.json")
+    file.write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match=error) as ended:
+        main(["runs/tetrominoes/version_0", "--images", "1", "--out", "none.html"])
+    file.unlink()
+    assert "\n" not in str(ended.value)
+    assert not Path("none.html").exists()
 
 
 def test_of_a_checkpoint_elsewhere(run_folder, tmp_path, monkeypatch):
@@ -108,6 +161,9 @@ def test_of_a_checkpoint_elsewhere(run_folder, tmp_path, monkeypatch):
     assert page == tmp_path / "mine.html"
     assert "data-steps" in page.read_text()
     assert "<h2>Curves" not in page.read_text()
+    monkeypatch.chdir(tmp_path)  # a name says no folder: the page is written here, not into the package
+    named = write_report("tetrominoes", config=run_folder / run / "config.yaml", num_images=1)
+    assert named.resolve() == tmp_path / "tetrominoes.html"
 
 
 def test_says_what_is_no_run(tmp_path):

@@ -98,6 +98,27 @@ def test_the_vae_is_one_slot_of_the_mixture():
     assert torch.equal(masks, torch.ones(2, 1, 11, 11).double())
 
 
+@pytest.mark.parametrize(
+    ("make", "arguments", "line"),
+    [
+        (vae, {}, "K=1, T=0, D=3, image_size=11, likelihood=PixelMixture of Logistic(scale=0.03)"),
+        (
+            vae,
+            {"pixel_distribution": "gaussian", "pixel_likelihood": "mean", "pixel_scale": 0.2},
+            "K=1, T=0, D=3, image_size=11, likelihood=MeanImage of Gaussian(scale=0.2)",
+        ),
+        (
+            rnem,
+            {"relations": False},
+            "K=3, T=4, state_size=10, image_size=16, relations=False, bit_flips=0.2, "
+            "likelihood=equal mixture of Bernoulli()",
+        ),
+    ],
+)
+def test_says_in_one_line_what_it_is(make, arguments, line):
+    assert repr(make(**arguments)).splitlines()[1].strip() == line
+
+
 @pytest.mark.parametrize(("slots", "iterations"), [(2, None), (None, 3)])
 def test_a_vae_does_not_refine(slots, iterations):
     with pytest.raises(ValueError, match="1 slot and 0 iterations"):

@@ -1,5 +1,6 @@
 """Objects and slots, matched."""
 
+import sys
 from itertools import permutations
 
 import numpy as np
@@ -39,6 +40,14 @@ def test_best_of_all_matchings(slots):
         assert float(means[image]) == pytest.approx(np.mean(list(best.values())))
         assert float(found[image].sum()) == pytest.approx(sum(best.values()))
     assert (found[:, 0] == 0).all()
+
+
+def test_without_scipy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    label = torch.tensor([[[0, 1]]])
+    with pytest.raises(ImportError, match=r"^object_iou needs scipy: pip install iodine-pl\[experiments\]$"):
+        mean_iou(label, one_hot(label, 2))
+    assert slot_of_entity(label, one_hot(label, 2), 2).tolist() == [[0, 1]]  # this one needs none
 
 
 def test_perfect_and_none():

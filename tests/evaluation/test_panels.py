@@ -1,6 +1,6 @@
 import numpy as np
 import torch
-from test_iodine import small
+from helpers import small
 
 from iodine_pl.evaluation.panels import mask_image, refinement_panel, slot_images, slot_palette, slot_panel
 

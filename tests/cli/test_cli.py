@@ -1,5 +1,6 @@
 """The commands, as users type them."""
 
+import hashlib
 import json
 import os
 import re
@@ -15,8 +16,9 @@ from PIL import Image
 from reference import DATA
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from iodine_pl.cli import complete_arguments, main
+from iodine_pl.cli import IodineCLI, complete_arguments, main
 from iodine_pl.datamodules import prepare
+from iodine_pl.pretrained import FOLDER
 
 RUN = Path("runs/tetrominoes/version_0")
 DEFAULT = "--data=iodine_pl.datamodules.TetrominoesDataModule"
@@ -185,17 +187,56 @@ def test_arguments_are_spelled_out(inside):
     ]
 
 
+@pytest.fixture
+def address(server, tmp_path, monkeypatch):
+    """Serves a shipped checkpoint; returns its address and the file that it will be in."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    server.content = (FOLDER / "tetrominoes.ckpt").read_bytes()
+    digest = hashlib.sha256(server.content).hexdigest()
+    return f"{server.url}#sha256={digest}", tmp_path / "cache" / "iodine-pl" / f"{digest}.ckpt"
+
+
+def test_a_checkpoint_has_a_name_or_an_address(address):
+    for wanted, path in (("tetrominoes", FOLDER / "tetrominoes.ckpt"), address):
+        arguments = complete_arguments(["test", "--ckpt_path", wanted])
+        assert arguments[-2:] == ["--ckpt_path", str(path)]
+        assert "--model=iodine_pl.IODINE" in arguments  # the checkpoint brings its model
+
+
+def test_a_configuration_names_any_checkpoint(folder, address, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def note(cli):
+        found.append(cli.config.fit.ckpt_path)
+        raise Stop
+
+    last = folder / "runs" / "a" / "version_0" / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.touch()
+    found = []
+    monkeypatch.setattr(IodineCLI, "before_instantiate_classes", note)
+    for wanted in ("last", "tetrominoes", address[0]):
+        (folder / "a.yaml").write_text(yaml.safe_dump({"ckpt_path": wanted}))
+        with pytest.raises(Stop):
+            main(["fit", "--config=a.yaml", "--name=a"])
+    assert found == [str(last.relative_to(folder)), str(FOLDER / "tetrominoes.ckpt"), str(address[1])]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--ckpt_path", "last"], "there is no checkpoint in any run"),
         (["--ckpt_path=nowhere.ckpt"], "there is no checkpoint nowhere.ckpt"),
         (["test", "--ckpt_path", "best", "--name", "other"], r"in any run of runs/other: train first"),
+        (["test", "--ckpt_path=https://host/a.ckpt"], "a.ckpt has no digest: write https://host/a.ckpt#sha256=HEX"),
+        (["test", f"--ckpt_path=http://127.0.0.1:9/a.ckpt#sha256={64 * '0'}"], "no connection"),
         (["test"], "test needs a trained model: --ckpt_path best"),
         (["predict"], "predict needs a trained model"),
     ],
 )
-def test_a_missing_checkpoint_is_an_error(folder, arguments, words):
+def test_a_missing_checkpoint_is_an_error(folder, arguments, words, tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     with pytest.raises(SystemExit, match=words):
         main(arguments)
     assert list(folder.iterdir()) == []

@@ -60,7 +60,7 @@ def test_killed_in_the_middle_of_an_epoch(processes, workers, tmp_path, request)
     arguments = [*arguments, f"--data.num_workers={workers}", f"--trainer.max_steps={STEPS}"]
     arguments += ["--last_checkpoint.every_n_train_steps=3", "--trainer.callbacks=kill_at.KillAt"]
     arguments += ["--trainer.callbacks.step=8", "--last_checkpoint.every_n_minutes=null"]
-    modules = {"PYTHONPATH": str(Path(__file__).parent)}  # where kill_at is
+    modules = {"PYTHONPATH": str(Path(__file__).parents[1])}  # where kill_at is
     killed = start(*arguments, folder=tmp_path, **modules)
     output, _ = killed.communicate(timeout=300)
     assert killed.returncode == -signal.SIGKILL, output

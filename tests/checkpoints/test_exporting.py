@@ -6,8 +6,9 @@ import torch
 
 from iodine_pl import IODINE, datamodules
 from iodine_pl.callbacks import AdjustedRandIndex
+from iodine_pl.checkpoints.finding import find_weights
 from iodine_pl.cli import main as train
-from iodine_pl.pretrained import available, find_weights, read_card
+from iodine_pl.pretrained import available, read_card
 from iodine_pl.pretrained.__main__ import main
 
 SMALL = [
@@ -53,7 +54,7 @@ def test_weights_are_the_model_and_nothing_else(checkpoint, capsys):
 
 
 def test_the_command_line_takes_weights(checkpoint):
-    main([str(checkpoint), "--out", "mine.ckpt"])
+    main(["last", "--out", "mine.ckpt"])
     of_run = train(["test", "--ckpt_path=last", *QUIET]).trainer.callback_metrics["test/elbo"]
     of_weights = train(
         ["test", "--ckpt_path=mine.ckpt", "--data.batch_size=4", *DATA, *QUIET]
@@ -101,5 +102,7 @@ def test_weights_reach_what_their_card_says(name, tmp_path):
 
 
 def test_unknown_weights_are_named():
-    with pytest.raises(FileNotFoundError, match="there are no weights 'clevr7': give a checkpoint"):
+    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint clevr7: give a path, .*, tetrominoes"):
         IODINE.from_pretrained("clevr7")
+    with pytest.raises(FileNotFoundError, match=r"there are no weights 'clevr7': give one of .*, tetrominoes"):
+        read_card("clevr7")

@@ -1,0 +1,174 @@
+"""Writes generated scenes to files of some thousand each, by several processes, resumable."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from pathlib import Path
+from tempfile import TemporaryFile
+from threading import Thread
+from typing import IO, Any, Protocol
+
+from tqdm import tqdm
+
+from iodine_pl.datamodules.hdf5.writer import MultiObjectWriter
+from iodine_pl.datamodules.synthetic.generator import Generator
+
+__all__ = ["default_processes", "generate", "generate_part", "shards_of"]
+
+
+def shards_of(generator: Generator, folder: Path, count: int) -> list[Path]:
+    """Returns the files of the first ``count`` scenes, whether they are there or not.
+
+    A file that goes further than needed serves as well.
+    """
+    files = []
+    for start in range(0, count, generator.shard):
+        stop = min(start + generator.shard, count)
+        there = sorted((folder / generator.name).glob(f"{start:07d}-*.h5"))
+        longer = [file for file in there if int(file.stem.split("-")[1]) >= stop - 1]
+        files.append(longer[0] if longer else folder / generator.name / f"{start:07d}-{stop - 1:07d}.h5")
+    return files
+
+
+def default_processes(generator: Generator) -> int:
+    """Returns the number of cores that this process may use, or 1 where that would not pay.
+
+    It is 1 as well for a class of the script that is run, which another process cannot import.
+    """
+    if not generator.parallel or type(generator).__module__ == "__main__":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def generate(generator: Generator, folder: Path, count: int, processes: int | None = None) -> list[Path]:
+    """Writes those files of the first ``count`` scenes that are not there yet, and returns all of them.
+
+    Each file appears when it is complete, so a generation that was interrupted goes on with the file it was at.
+
+    Raises:
+        SceneFileError: if the folder cannot be written to.
+        RuntimeError: if another process that was started failed; with what it printed.
+    """
+    files = shards_of(generator, folder, count)
+    missing = [file for file in files if not file.exists()]
+    if not missing:
+        return files
+    workers = min(default_processes(generator) if processes is None else processes, len(missing))
+    if workers == 1:
+        _write_all(generator, missing)
+    else:
+        with _progress(generator, missing) as progress:
+            _in_processes(generator, [missing[i::workers] for i in range(workers)], progress)
+    return files
+
+
+def generate_part(generator: Generator, folder: Path, count: int, number: int, parts: int) -> None:
+    """Writes the part ``number`` of ``parts`` of what :func:`generate` would write, to share the work among machines.
+
+    Raises:
+        SceneFileError: if the folder cannot be written to.
+    """
+    missing = [file for file in shards_of(generator, folder, count)[number::parts] if not file.exists()]
+    _write_all(generator, missing)
+
+
+def _write_all(generator: Generator, files: Sequence[Path]) -> None:
+    with _progress(generator, files) as progress:
+        for file in files:
+            _write(generator, file, progress)
+
+
+def _progress(generator: Generator, files: Sequence[Path]) -> tqdm[Any]:
+    total = sum(stop - start for start, stop in map(_range_of, files))
+    return tqdm(total=total, desc=f"generating {generator.name}", unit=" scenes", smoothing=0.05)
+
+
+def _range_of(file: Path) -> tuple[int, int]:
+    first, last = file.stem.split("-")
+    return int(first), int(last) + 1
+
+
+class _Progress(Protocol):
+    def update(self, count: int) -> Any: ...
+
+
+def _write(generator: Generator, file: Path, progress: _Progress) -> None:
+    start, stop = _range_of(file)
+    source = f"generated: {generator.name}, scenes {start} to {stop - 1}"
+    with MultiObjectWriter(file, generator.names, dataset=generator.name, source=source) as writer:
+        for image, label, factors in generator.scenes(start, stop):
+            writer.append(image, label, factors)
+            progress.update(len(image))
+    for shorter in file.parent.glob(f"{start:07d}-*.h5"):
+        if _range_of(shorter)[1] < stop:
+            shorter.unlink()
+
+
+def _in_processes(generator: Generator, shares: Sequence[Sequence[Path]], progress: tqdm[Any]) -> None:
+    """Starts a process for each share of the files.
+
+    Unlike a process pool it does not run the calling script again, so that script needs no ``if __name__`` guard.
+    """
+
+    def follow(child: subprocess.Popen[str]) -> None:
+        assert child.stdout is not None
+        for line in child.stdout:
+            progress.update(int(line))
+
+    with ExitStack() as stack:
+        logs = [stack.enter_context(TemporaryFile("w+")) for _ in shares]
+        children = [stack.enter_context(_started(generator, *each)) for each in zip(shares, logs, strict=True)]
+        threads = [Thread(target=follow, args=(child,)) for child in children]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for child, log in zip(children, logs, strict=True):
+            if child.wait():
+                log.seek(0)
+                raise RuntimeError(f"a process that generated scenes failed:\n{log.read()}")
+
+
+@contextmanager
+def _started(generator: Generator, files: Sequence[Path], log: IO[str]) -> Iterator[subprocess.Popen[str]]:
+    """Starts a process that writes the files, and ends it on the way out.
+
+    Each line that it prints is a number of scenes that it has made since the last one.
+    """
+    command = [sys.executable, "-c", f"from {__name__} import _work; _work()"]
+    # The generator is pickled by itself, as the other process must know where to import from before it unpickles it.
+    order = (sys.path, pickle.dumps(generator), [file.absolute() for file in files])
+    with TemporaryFile() as stdin:
+        pickle.dump(order, stdin)
+        stdin.seek(0)
+        child = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def _work() -> None:
+    """Writes the files that :func:`_started` asked for."""
+    sys.path[:], pickled, files = pickle.load(sys.stdin.buffer)
+    generator = pickle.loads(pickled)
+    lines = _Lines(sys.stdout)
+    with redirect_stdout(sys.stderr):  # what a generator prints is no number of scenes
+        for file in files:
+            _write(generator, file, lines)
+
+
+class _Lines:
+    """Takes the place of a progress bar in a process that another one follows."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self._out = out
+
+    def update(self, count: int) -> None:
+        print(count, file=self._out, flush=True)

@@ -1,0 +1,53 @@
+"""Makes weights to pass on from a checkpoint of a run: the model alone, no optimizer, no loops, no callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from iodine_pl.checkpoints.finding import find_weights
+from iodine_pl.checkpoints.loading import class_path_of
+from iodine_pl.checkpoints.writing import AtomicCheckpointIO
+from iodine_pl.distributions import ScaleSchedule
+
+__all__ = ["export_weights"]
+
+_KEPT = ("state_dict", "hyper_parameters", "hparams_name", "pytorch-lightning_version", "global_step", "epoch")
+
+
+def export_weights(wanted: str | Path, out: Path) -> int:
+    """Writes what a trained model needs of a checkpoint: weights, hyperparameters, class and count of updates.
+
+    Where the scale of the pixels followed a schedule, its last value is written: training that starts from these
+    weights begins where this training ended.
+
+    Args:
+        wanted: path, ``last``, ``best``, name or address, see :func:`iodine_pl.checkpoints.finding.find_weights`.
+        out: the file to write.
+
+    Returns:
+        The updates that the weights were trained for.
+
+    Raises:
+        FileExistsError: if there is a file ``out`` already.
+        FileNotFoundError: if there is no such checkpoint.
+        ValueError: if the file is no checkpoint of a model, or an address has no digest.
+        DownloadError: if the server does not send the file that has this digest.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} is there already: delete it, or name another file by --out")
+    path = find_weights(wanted)
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if missing := [name for name in ("state_dict", "hyper_parameters") if name not in content]:
+        raise ValueError(f"{path} is no checkpoint of a model: it has no {' and no '.join(missing)}")
+    kept = {name: content[name] for name in _KEPT if name in content}
+    kept["class_path"] = class_path_of(content)
+    for name in ("_class_path", "_instantiator"):  # of the command line: a class with **arguments would take them
+        kept["hyper_parameters"].pop(name, None)
+    scale = kept["hyper_parameters"].get("pixel_scale")
+    if isinstance(scale, Mapping):
+        kept["hyper_parameters"]["pixel_scale"] = ScaleSchedule(scale).last
+    AtomicCheckpointIO().save_checkpoint(kept, out)
+    return int(content.get("global_step", 0))

@@ -1,0 +1,72 @@
+"""The package and all callbacks but the experiments, without scipy, scikit-learn and matplotlib."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from command import environment
+
+SCRIPT = """
+import sys
+import torchmetrics  # looks for the packages by their metadata, which are there
+HIDDEN = ("matplotlib", "scipy", "sklearn")
+for name in [name for name in sys.modules if name.partition(".")[0] in HIDDEN]:
+    del sys.modules[name]
+sys.modules |= dict.fromkeys(HIDDEN)
+
+import importlib, pkgutil
+import iodine_pl
+for module in pkgutil.walk_packages(iodine_pl.__path__, "iodine_pl."):
+    if not module.name.startswith("iodine_pl.callbacks.experiments") and not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+
+import numpy as np, torch
+from iodine_pl import callbacks
+from iodine_pl.evaluation import dci, matching, probe
+from helpers import loader, trainer
+from helpers import small
+kinds = [getattr(callbacks, name) for name in callbacks.__all__]
+run = trainer(sys.argv[1], *(kind() for kind in kinds), enable_checkpointing=True)
+run.fit(small(), loader(), loader())
+run.test(small(), loader(), verbose=False)
+run.predict(small(), loader())
+print(len(kinds), "callbacks ran")
+
+rows = np.zeros((4, 2))
+factors = {"shape": np.arange(4)}
+label = torch.zeros(1, 2, 2, dtype=torch.long)
+for call in (
+    lambda: matching.mean_iou(label, torch.ones(1, 1, 2, 2)),
+    lambda: probe.LinearProbe.fit(rows, factors, {"shape": "category"}),
+    lambda: dci.dci((rows, factors), (rows, factors), {"shape": "category"}),
+    lambda: importlib.import_module("iodine_pl.callbacks.experiments"),
+    lambda: importlib.import_module("iodine_pl.callbacks.experiments.common.outcome"),
+):
+    try:
+        call()
+    except ImportError as error:
+        print("error:", error)
+"""
+
+
+def test_what_works_without_the_extra_and_what_says_that_it_is_needed(tmp_path):
+    tests = Path(__file__).parents[1]
+    process = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(tmp_path)],
+        env=environment() | {"PYTHONPATH": f"{environment().get('PYTHONPATH', '')}:{tests}:{tests / 'callbacks'}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr
+    lines = [line for line in process.stdout.splitlines() if line.endswith(" ran") or line.startswith("error:")]
+    remedy = "pip install iodine-pl[experiments]"
+    experiments = f"error: iodine_pl.callbacks.experiments needs matplotlib, scipy, sklearn: {remedy}"
+    assert lines == [
+        "7 callbacks ran",
+        f"error: object_iou needs scipy: {remedy}",
+        f"error: LinearProbe.fit needs sklearn: {remedy}",
+        f"error: dci needs sklearn: {remedy}",
+        experiments,
+        experiments,
+    ]

@@ -1,0 +1,131 @@
+"""Files are whole or as they were before."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from iodine_pl.files import atomic
+from iodine_pl.files.atomic import move_into_place, written_beside
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_file_changes_at_the_end_of_the_block(tmp_path, shared):
+    path = tmp_path / "new folder" / "a.png"
+    for text in ("first", "second"):
+        before = path.read_text() if path.exists() else None
+        with written_beside(path, shared) as partial:
+            assert partial.parent == path.parent
+            partial.write_text(text)
+            assert (path.read_text() if path.exists() else None) == before
+            assert not list(path.parent.glob("*.png")) or before  # no pattern of whole files finds the partial one
+        assert path.read_text() == text
+        assert names(path.parent) == ["a.png"]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_leaves_the_old_file_alone(tmp_path, error, shared):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error), written_beside(path, shared) as partial:  # noqa: PT012
+        partial.write_text("half of the new")
+        raise error
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_disk_that_fills_up_at_the_last_moment_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def full(_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"), written_beside(path) as partial:
+        partial.write_text("new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_content_then_name_then_folder_reach_the_disk(tmp_path, monkeypatch):
+    """In any other order a power cut can leave an empty file, or none."""
+    done = []
+    sync, replace = os.fsync, os.replace
+
+    def noting_sync(number):
+        done.append(("sync", os.fstat(number).st_ino))
+        sync(number)
+
+    def noting_replace(source, target):
+        done.append(("rename", Path(target).name))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noting_sync)
+    monkeypatch.setattr(os, "replace", noting_replace)
+    path = tmp_path / "a.txt"
+    with written_beside(path) as partial:
+        partial.write_text("whole")
+    assert done == [("sync", path.stat().st_ino), ("rename", "a.txt"), ("sync", tmp_path.stat().st_ino)]
+
+
+def test_a_system_that_opens_no_folders(tmp_path, monkeypatch):
+    opened = os.open
+
+    def refusing(path, *arguments, **options):
+        if Path(path).is_dir():
+            raise PermissionError("it is a folder")
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refusing)
+    with written_beside(tmp_path / "a.txt") as partial:
+        partial.write_text("whole")
+    assert (tmp_path / "a.txt").read_text() == "whole"
+
+
+def test_what_a_kill_leaves_is_written_over(tmp_path):
+    script = """
+import os, signal, sys
+from pathlib import Path
+from atomic import written_beside
+with written_beside(Path(sys.argv[1])) as partial:
+    partial.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    alone = {"PYTHONPATH": str(Path(atomic.__file__).parent)}  # it imports nothing else of the package
+    killed = subprocess.run([sys.executable, "-c", script, str(path)], env=os.environ | alone, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+    assert names(tmp_path) == [".a.txt.partial", "a.txt"]
+    with written_beside(path) as partial:
+        partial.write_text("new")
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_two_that_write_the_same_file_do_not_mix(tmp_path):
+    path = tmp_path / "a.txt"
+    with written_beside(path, shared=True) as one:
+        one.write_text("one")
+        with written_beside(path, shared=True) as other:
+            other.write_text("other")
+        assert path.read_text() == "other"
+    assert path.read_text() == "one"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_finished_file_is_moved(tmp_path):
+    (tmp_path / "part").write_text("whole")
+    move_into_place(tmp_path / "part", tmp_path / "a.txt")
+    assert names(tmp_path) == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "whole"
