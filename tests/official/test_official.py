@@ -79,6 +79,27 @@ def test_every_parameter_has_one_variable(network):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
+def test_an_official_network_is_made_from_the_list_of_its_variables(network):
+    shapes = json.loads((DATA / "variables.json").read_text())[network]
+    variables = {name: np.random.default_rng(0).normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    model = IODINE.from_official(variables)
+    assert model.hparams["network"] == network
+    assert sum(p.numel() for p in model.parameters()) == sum(x.size for x in variables.values())
+    again = written(model)
+    assert again.keys() == variables.keys()
+    for name, value in variables.items():
+        np.testing.assert_array_equal(again[name], value)
+
+
+class Derived(IODINE):
+    pass
+
+
+def test_a_subclass_is_made_too():
+    assert type(Derived.from_official(tiny_variables())) is Derived
+
+
+@pytest.mark.parametrize("network", NETWORKS)
 def test_a_released_network_is_known_by_its_shapes(network):
     model = getattr(IODINE, network)()
     official = read_official(written(model))
