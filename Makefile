@@ -1,26 +1,29 @@
 # make quickstart: trains a small IODINE for a few minutes, on two cores where there are two, and shows what it sees
 # make test:       runs the whole suite
 # make lint:       style, types, and which part may import which
-# Each makes its environment in .venv first, with the exact versions of constraints.txt. PYTHON names the interpreter.
+# Each makes what it needs of the environment in .venv first, with the exact versions of constraints.txt. PYTHON names
+# the interpreter.
 
 PYTHON ?= python3
 BIN := .venv/bin
 # Two processes of one thread: as fast as two threads of one process, the same computation, and how several GPUs are used.
 PROCESSES := $(shell $(PYTHON) -c "import os; n = getattr(os, 'sched_getaffinity', None); \
-	print(min(2, len(n(0)) if n else os.cpu_count()))")
-# A CPU that multiplies in bfloat16 does the convolutions sooner; another would take six times as long.
+	print(min(2, len(n(0)) if n else os.cpu_count() or 1))")
+# A CPU that multiplies in bfloat16 does the convolutions sooner; another would take six times as long. macOS has no
+# such file, and takes 32-true.
 PRECISION := $(shell grep -qs avx512_bf16 /proc/cpuinfo && echo bf16-mixed || echo 32-true)
 
 .PHONY: quickstart test lint clean
 
 quickstart: .venv/installed
-	$(BIN)/python train.py fit --config configs/quickstart.yaml \
+	@echo "Training on the CPU: $(PROCESSES) process(es), precision $(PRECISION)."
+	$(BIN)/python train.py fit --config configs/quickstart.yaml --trainer.accelerator cpu \
 		--trainer.devices $(PROCESSES) --data.batch_size $$((8 / $(PROCESSES))) --trainer.precision $(PRECISION)
 
-test: .venv/installed
+test: .venv/developing
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-lint: .venv/installed
+lint: .venv/developing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf build
@@ -28,11 +31,20 @@ lint: .venv/installed
 	MYPYPATH=build/typing $(BIN)/mypy -p iodine_pl
 	PYTHONPATH=build/typing $(BIN)/lint-imports --no-cache
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/made:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'iodine-pl needs Python 3.10 or later')"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt "setuptools>=77" torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	touch $@
+
+# What the package needs.
+.venv/installed: .venv/made pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "setuptools>=77" torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable .
+	touch $@
+
+# And what tests, style and types need beyond it.
+.venv/developing: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
 	touch $@
 
 clean:

@@ -1,6 +1,9 @@
-"""Trains, tests and runs IODINE: ``python train.py --help``."""
+"""Trains, tests and runs IODINE as the command ``iodine`` does. Without arguments it trains."""
+
+import sys
 
 from iodine_pl.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.argv[1:] = sys.argv[1:] or ["fit"]
+    sys.exit(main())

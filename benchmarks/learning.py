@@ -84,7 +84,7 @@ class Budget(pl.Callback):
 
 def train(base: Path, changes: dict, seed: int, limits: dict, threads: int) -> list[dict]:
     """Trains one variant in this process, in a folder that is thrown away, and returns its rows."""
-    from iodine_pl.cli import main, prepare_process
+    from iodine_pl.cli import prepare_process, run_command
 
     prepare_process()
     torch.set_num_threads(threads)
@@ -99,7 +99,7 @@ def train(base: Path, changes: dict, seed: int, limits: dict, threads: int) -> l
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             try:
-                main(["fit", "--config", str(base), *arguments, f"--trainer.callbacks+={json.dumps(budget)}"])
+                run_command(["fit", "--config", str(base), *arguments, f"--trainer.callbacks+={json.dumps(budget)}"])
             except SystemExit as error:
                 raise RuntimeError(f"train.py does not take {arguments}: {error}\n{said.getvalue()}") from error
         os.chdir(ROOT)

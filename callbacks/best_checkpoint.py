@@ -8,6 +8,8 @@ import pytorch_lightning as pl
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from iodine_pl.callbacks.run_folder import RunFolder
+
 __all__ = ["BestCheckpoint"]
 
 
@@ -45,6 +47,12 @@ class BestCheckpoint(ModelCheckpoint):
     def state_key(self) -> str:
         """Names the state in a checkpoint, whichever metric it came to be of."""
         return type(self).__qualname__
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        folder = RunFolder.of(trainer)
+        if folder is not None and self.dirpath is None:
+            self.dirpath = str(folder.agreed(trainer) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         known = trainer.callback_metrics

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.trainer.states import TrainerFn
+
+from iodine_pl.callbacks.run_folder import run_folder
 
 __all__ = ["LastCheckpoint"]
 
@@ -15,7 +17,8 @@ __all__ = ["LastCheckpoint"]
 class LastCheckpoint(Checkpoint):
     """Writes ``checkpoints/last.ckpt`` in the run's folder every few minutes or steps, and when training stops.
 
-    Lightning's ModelCheckpoint does not save when a run stops in the middle of an epoch.
+    Lightning's ModelCheckpoint does not save when a run stops in the middle of an epoch. A checkpoint is saved before
+    each validation too, as nothing is saved while one runs.
 
     Args:
         every_n_minutes: time between two saves; None: not by time.
@@ -25,12 +28,12 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, every_n_minutes: float | None = 5.0, every_n_train_steps: int | None = None) -> None:
         self.every_n_minutes = every_n_minutes
         self.every_n_train_steps = every_n_train_steps
+        self.saved = False
         self._saved_at_step = 0
         self._saved_at_time = 0.0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        folder = trainer.log_dir  # all processes must ask, as the first tells the others
-        self.path = Path(folder or trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        self.path = run_folder(trainer) / "checkpoints" / "last.ckpt"
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved_at_step = trainer.global_step
@@ -49,9 +52,18 @@ class LastCheckpoint(Checkpoint):
         # Not in on_train_end: the Trainer then takes the epoch that it left in the middle for a whole one.
         last_epoch = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
         if due or last_epoch or step == trainer.max_steps or trainer.should_stop:
-            self._save(trainer)
+            self.save(trainer)
 
-    def _save(self, trainer: pl.Trainer) -> None:
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trains = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if trains and trainer.global_step != self._saved_at_step:
+            self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Saves at the end of a training batch; every process must call."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         self._saved_at_step = trainer.global_step
         self._saved_at_time = time.monotonic()
         trainer.save_checkpoint(self.path, weights_only=False)
+        self.saved = True

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from iodine_pl.callbacks.contract import decomposition_of, require_fields
+from iodine_pl.callbacks.run_folder import run_folder
 from iodine_pl.datamodules.hdf5.writer import append_rows
 from iodine_pl.files.atomic import move_into_place
 
@@ -37,8 +38,8 @@ class PredictionWriter(pl.Callback):
         if stage != "predict":
             return
         require_fields(self, pl_module, *_FIELDS)
-        folder = trainer.log_dir  # all processes must ask, as the first tells the others
-        self.target = self.path or Path(folder or trainer.default_root_dir) / "predictions.h5"
+        folder = run_folder(trainer)
+        self.target = self.path or folder / "predictions.h5"
         self.target.parent.mkdir(parents=True, exist_ok=True)
         self._file = h5py.File(self._part(trainer.global_rank), "w")
 

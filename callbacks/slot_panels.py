@@ -13,10 +13,11 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from iodine_pl.callbacks.contract import decompose, decomposition_of, require_fields
+from iodine_pl.callbacks.loggers import log_image
+from iodine_pl.callbacks.run_folder import run_folder
 from iodine_pl.evaluation.panels import refinement_panel, slot_tiles, tile_grid
 from iodine_pl.files.atomic import written_beside
 
@@ -31,10 +32,11 @@ class SlotPanels(pl.Callback):
     :class:`iodine_pl.SceneModel` does so with the same noise, so the last row is the first row of ``slots``. The
     picture needs a ``forward`` that takes ``return_steps``, as IODINE's does.
 
-    PNG files go to ``panels/`` in the run's folder, so they are there without a logger; TensorBoard gets them too.
-    Those of a test and of predictions begin with ``test_`` and ``predict_``. The module's ``forward`` must be annotated
-    to return something with ``reconstruction``, ``masks`` and ``means``. It is called if the step returns none of
-    these, with a random state of its own. Only the first process draws.
+    PNG files go to ``panels/`` in the run's folder, so they are there without a logger. Loggers that take images get
+    them too, see :mod:`iodine_pl.callbacks.loggers`. Those of a test and of predictions begin with ``test_`` and
+    ``predict_``. The module's ``forward`` must be annotated to return something with ``reconstruction``, ``masks`` and
+    ``means``. It is called if the step returns none of these, with a random state of its own. Only the first process
+    draws.
 
     Args:
         num_images: rows of the picture.
@@ -57,8 +59,7 @@ class SlotPanels(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         require_fields(self, pl_module, "reconstruction", "masks", "means")
-        folder = trainer.log_dir  # all processes must ask, as the first tells the others
-        self._folder = Path(folder or trainer.default_root_dir) / "panels"
+        self._folder = run_folder(trainer) / "panels"
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -109,9 +110,7 @@ class SlotPanels(pl.Callback):
         path = self._folder / f"{name}_{trainer.global_step:07d}.png"
         with written_beside(path) as partial:
             Image.fromarray(picture).save(partial, format="PNG")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(name, picture, trainer.global_step, dataformats="HWC")
+        log_image(trainer, name, picture)
         return path
 
 

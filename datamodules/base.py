@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 from lightning_utilities.core.rank_zero import rank_zero_info
+from pytorch_lightning.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from iodine_pl.datamodules.deepmind.conversion import convert, serves
 from iodine_pl.datamodules.deepmind.releases import Release
 from iodine_pl.datamodules.hdf5.dataset import SceneDataset, find_files
 from iodine_pl.datamodules.hdf5.errors import SceneFileError
-from iodine_pl.datamodules.loader import ResumableLoader, SceneLoader, to_tensors, unchanged
+from iodine_pl.datamodules.loader import ResumableLoader, SceneLoader, leave_group, to_tensors, unchanged
 from iodine_pl.datamodules.sampler import BatchSampler
-from iodine_pl.datamodules.splits import Selection, cut, excluded_codes
+from iodine_pl.datamodules.splits import Selection, all_for_test, cut, excluded_codes
 from iodine_pl.datamodules.synthetic.generator import Generator
 from iodine_pl.datamodules.synthetic.shards import generate, shards_of
 
@@ -41,7 +43,8 @@ class SceneDataModule(pl.LightningDataModule):
         pixel_stride: keep every n-th pixel of every n-th row, of images and labels: 2 makes 32x32 of 64x64.
         num_train: records for training; None for the published number of a dataset, and for all but the next two of
             other data.
-        num_val, num_test: images that follow them for validation and test.
+        num_val, num_test: images that follow them for validation and test. They do not count where a folder of images
+            is predicted: all its images are.
         min_objects, max_objects: only scenes with a number of objects in this range.
         exclude: factors that no object may have all of, such as ``{shape: sphere, color: green}``.
         test_split: ``excluded``: test on just the scenes with such an object.
@@ -118,11 +121,34 @@ class SceneDataModule(pl.LightningDataModule):
     def files(self) -> list[Path]:
         """What is read; those that are converted or generated need not exist before ``prepare_data``."""
         if self.path is None:
-            return shards_of(self._own_generator(), self.data_dir, self.total)
+            shard = self._own_generator().shard
+            return shards_of(self._own_generator(), self.data_dir, self.total)[self._first // shard :]
         if self._must_convert():
             size = "" if self.size is None else f".{self.size}px"
             return [self.path.with_name(f"{self.path.name}{size}.h5")]
         return find_files(self.path)
+
+    def image_size(self) -> tuple[int, int]:
+        """Returns (H, W) of the images as a model gets them. Nothing is prepared.
+
+        Raises:
+            SceneFileError: if the data are not generated, and their files are missing or damaged.
+        """
+        if self.path is None:
+            shape = next(iter(self._own_generator().scenes(0, 1)))[0].shape[1:3]
+        else:
+            shape = SceneDataset(self.files).image_shape[:2]
+        height, width = (-(-side // self.pixel_stride) for side in shape)
+        return height, width
+
+    @property
+    def _first(self) -> int:
+        """Position of the first scene that is read: a generated set that is only evaluated on has no training files."""
+        evaluates = self.trainer is not None and self.trainer.state.fn not in (None, TrainerFn.FITTING)
+        if self.path is not None or not evaluates:
+            return 0
+        shard = self._own_generator().shard
+        return (self.num_train or 0) // shard * shard
 
     def _must_convert(self) -> bool:
         return self.path is not None and self.path.suffix in (".tfrecord", ".tfrecords", ".gz")
@@ -148,16 +174,17 @@ class SceneDataModule(pl.LightningDataModule):
         if all(file.exists() for file in self.files):
             return
         rank_zero_info(
-            f"{type(self).__name__}: no path given, so {self.total} scenes are generated in {self.data_dir}; a run "
-            "that is stopped goes on there. --data.num_train, num_val, num_test: fewer; for DeepMind's dataset its "
-            f"file, --data.path {Path(self.release.url).name if self.release else '...'}"
+            f"{type(self).__name__}: no path given, so {self.total - self._first} scenes are generated in "
+            f"{self.data_dir}; a run that is stopped goes on there. --data.num_train, num_val, num_test: fewer; for "
+            f"DeepMind's dataset its file, --data.path {Path(self.release.url).name if self.release else '...'}"
         )
-        generate(self._own_generator(), self.data_dir, self.total)
+        generate(self._own_generator(), self.data_dir, self.total, first=self._first)
 
     def _convert(self, source: Path) -> None:
         (target,) = self.files
-        if serves(target, source, self.total):
-            return
+        with self._with_remedy():
+            if serves(target, source, self.total):
+                return
         if self.release is None:
             raise SceneFileError(
                 f"{type(self).__name__} does not know what is in {source}: name the dataset, such as "
@@ -167,13 +194,27 @@ class SceneDataModule(pl.LightningDataModule):
             raise self._not_found()
         convert(source, target, self.release, limit=self.total, size=self.size)
 
+    @contextmanager
+    def _with_remedy(self) -> Iterator[None]:
+        """Adds what helps if a file is damaged that was generated or converted here, which no user's file is."""
+        try:
+            yield
+        except SceneFileError as error:
+            if self.path is None or self._must_convert():
+                raise SceneFileError(f"{error}. It was made here: delete it, and it is made again") from error
+            raise
+
     def _not_found(self) -> SceneFileError:
         return SceneFileError(f"{type(self).__name__}: there is no file {self.path}. Leave path out to generate")
 
     def setup(self, stage: str) -> None:
-        """Opens the files and cuts the splits."""
-        self.dataset = SceneDataset(self.files)
-        self.splits = cut(self.dataset, self.num_train, self.num_val, self.num_test, self.selection)
+        """Opens the files and cuts the splits. Of a folder of images all are predicted."""
+        with self._with_remedy():
+            self.dataset = SceneDataset(self.files, first=self._first)
+        if stage == "predict" and all(path.is_dir() for path in self.dataset.files):
+            self.splits = all_for_test(self.dataset)
+        else:
+            self.splits = cut(self.dataset, self.num_train, self.num_val, self.num_test, self.selection)
         module = self.trainer.lightning_module if self.trainer is not None else None
         expected, given = getattr(module, "image_channels", None), self.dataset.image_shape[2]
         if expected not in (None, given):
@@ -203,7 +244,7 @@ class SceneDataModule(pl.LightningDataModule):
         return self._loader(SceneLoader, self._sampler("test"))
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Returns the test images."""
+        """Returns the test images, or all of a folder of images."""
         return self.test_dataloader()
 
     def _sampler(self, split: str, shuffle: bool = False) -> BatchSampler:
@@ -226,6 +267,7 @@ class SceneDataModule(pl.LightningDataModule):
             batch_size=None,
             sampler=sampler,
             collate_fn=unchanged,
+            worker_init_fn=leave_group,
             num_workers=self.num_workers,
             multiprocessing_context=self.multiprocessing_context if self.num_workers else None,
             persistent_workers=self.num_workers > 0,

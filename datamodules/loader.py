@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-__all__ = ["ResumableLoader", "SceneLoader", "to_tensors", "unchanged"]
+__all__ = ["ResumableLoader", "SceneLoader", "leave_group", "to_tensors", "unchanged"]
 
 
 class SceneLoader(DataLoader[Any]):
@@ -35,6 +36,15 @@ class ResumableLoader(SceneLoader):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
+
+
+def leave_group(worker: int) -> None:
+    """Keeps from a worker the signals that are sent to the whole group of processes, as Ctrl-C in a terminal is.
+
+    The process that reads from the workers decides when they end: it may want one more batch before it stops.
+    """
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
 
 
 def unchanged(batch: Any) -> Any:

@@ -1,27 +1,21 @@
 """Downloads and converts DeepMind's datasets.
 
-python -m iodine_pl.datamodules.prepare tetrominoes
+iodine prepare tetrominoes
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from iodine_pl.datamodules.clevr import ClevrDataModule
 from iodine_pl.datamodules.deepmind.conversion import convert
-from iodine_pl.datamodules.deepmind.releases import CLEVR, MULTI_DSPRITES, TETROMINOES, Release
+from iodine_pl.datamodules.deepmind.releases import Release
 from iodine_pl.datamodules.hdf5.errors import SceneFileError
-from iodine_pl.datamodules.multi_dsprites import MultiDSpritesDataModule
-from iodine_pl.datamodules.tetrominoes import TetrominoesDataModule
-from iodine_pl.files.download import Download, DownloadError
-from iodine_pl.files.tensorflow.tfrecord import TFRecordError
+from iodine_pl.files.download import Download
 
-__all__ = ["main", "prepare"]
+__all__ = ["prepare"]
 
 _COMPRESSED = 1 / 8  # of flat sprites, at most; CLEVR is stored as it is
 _ROOM = 2.0  # records need not be of one size all over the file
@@ -90,36 +84,7 @@ def _check_space(target: Path, needed: int) -> None:
         )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m iodine_pl.datamodules.prepare",
-        description="Downloads a dataset of DeepMind's as far as it is needed and converts it to HDF5.",
-    )
-    commands = parser.add_subparsers(dest="dataset", required=True)
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--source", help="a file that you have, or another address (DeepMind's server)")
-    common.add_argument("--limit", type=int, help="records, from the first (those of the published splits)")
-    common.add_argument("--out", type=Path, help="the HDF5 file (data/NAME.h5)")
-    common.add_argument("--keep", action="store_true", help="keep what was downloaded")
-    commands.add_parser("tetrominoes", parents=[common])
-    sprites = commands.add_parser("multi_dsprites", parents=[common])
-    sprites.add_argument("--variant", choices=list(MULTI_DSPRITES), default="colored_on_grayscale")
-    clevr = commands.add_parser("clevr", parents=[common])
-    clevr.add_argument("--size", type=int, default=128, help="side of the images (128)")
-    given = parser.parse_args(arguments)
-    size = getattr(given, "size", None)
-    releases = {"tetrominoes": TETROMINOES, "clevr": CLEVR}
-    release = releases.get(given.dataset) or MULTI_DSPRITES[given.variant]
-    kinds = {"tetrominoes": TetrominoesDataModule, "multi_dsprites": MultiDSpritesDataModule, "clevr": ClevrDataModule}
-    limit = kinds[given.dataset]().total if given.limit is None else given.limit
-    target = given.out or Path("data") / f"{release.dataset}{'' if size is None else f'_{size}px'}.h5"
-    try:
-        count = prepare(release, target, given.source, limit, size, given.keep)
-    except (DownloadError, TFRecordError, SceneFileError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    print(f"{count} records in {target}. Train on them by --data.path {target}")
-
-
 if __name__ == "__main__":
-    main()
+    from iodine_pl.cli import main
+
+    sys.exit(main("prepare"))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from iodine_pl.datamodules.hdf5.dataset import SceneDataset
 from iodine_pl.datamodules.hdf5.errors import SceneFileError
 
-__all__ = ["Selection", "cut", "excluded_codes"]
+__all__ = ["Selection", "all_for_test", "cut", "excluded_codes"]
 
 
 class Selection(NamedTuple):
@@ -36,7 +36,8 @@ def cut(
     """Returns the positions of each split, increasing.
 
     Training: of the first ``num_train`` records those that count. Validation: the next ``num_val`` that count; test:
-    the ``num_test`` after them. Where a file says itself what is for what, this holds for each of its splits.
+    the ``num_test`` after them. Where a file says itself what is for what, this holds for each of its splits. Records
+    for training that the dataset leaves out are in no split.
 
     Args:
         dataset: what is cut.
@@ -65,8 +66,8 @@ def cut(
                 f"num_test={num_test} ask for. Ask for fewer"
             )
     else:
-        records = len(dataset) - num_val - num_test if num_train is None else num_train
-        if records < 1 or records + num_val + num_test > len(dataset):
+        records = len(dataset) - num_val - num_test if num_train is None else num_train - dataset.first
+        if records + dataset.first < 1 or records + num_val + num_test > len(dataset):
             raise SceneFileError(
                 f"{_where(dataset)} has {len(dataset)} images, but num_train={num_train}, num_val={num_val}, "
                 f"num_test={num_test} need {max(records, 1) + num_val + num_test}. Ask for fewer"
@@ -75,7 +76,8 @@ def cut(
         splits = {"train": np.flatnonzero(counts[:records]), "val": after[counts[after]][:num_val]}
         after = after[after > splits["val"][-1]] if num_val and len(splits["val"]) else after
         splits["test"] = after[for_test[after]][:num_test]
-    for name, asked in (("train", 1), ("val", num_val), ("test", num_test)):
+        splits = {name: at + dataset.first for name, at in splits.items()}
+    for name, asked in (("train", 0 if dataset.first else 1), ("val", num_val), ("test", num_test)):
         if len(splits[name]) < asked:
             condition = (
                 "only scenes with an excluded object" if name == "test" and for_test is not counts else selection
@@ -86,6 +88,12 @@ def cut(
                 "or give a larger file"
             )
     return splits
+
+
+def all_for_test(dataset: SceneDataset) -> dict[str, NDArray[np.int64]]:
+    """Returns splits in which all scenes are for test."""
+    none = np.arange(0)
+    return {"train": none, "val": none, "test": np.arange(len(dataset))}
 
 
 def _where(dataset: SceneDataset) -> str:

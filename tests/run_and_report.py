@@ -2,11 +2,12 @@
 
 import json
 import os
+import sys
 
-from iodine_pl.cli import main
+from iodine_pl.cli import run_command
 
 if __name__ == "__main__":
-    cli = main()
+    cli = run_command(sys.argv[1:])
     if cli.trainer.is_global_zero:
         with open(os.environ["METRICS"], "w") as file:
             json.dump({name: float(value) for name, value in cli.trainer.callback_metrics.items()}, file)

@@ -62,7 +62,7 @@ def wheel(tmp_path_factory):
 def modules():
     """Returns the name of every module in the repository, as it is imported."""
     places = {"iodine_pl": "src/iodine_pl"} | {
-        f"iodine_pl.{folder}": folder for folder in ("datamodules", "callbacks", "pretrained")
+        f"iodine_pl.{folder}": folder for folder in ("datamodules", "callbacks", "configs", "pretrained")
     }
     names = []
     for package, folder in places.items():
@@ -81,6 +81,9 @@ def test_holds_the_package_and_nothing_else(wheel):
     weights = {f"iodine_pl/pretrained/{name}.{kind}" for name in available() for kind in ("ckpt", "yaml")}
     assert weights
     assert weights <= set(files)
+    configurations = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml")}
+    assert configurations
+    assert {f"iodine_pl/{name}" for name in configurations} <= set(files)
 
 
 def test_works_in_a_foreign_project(wheel, tmp_path):

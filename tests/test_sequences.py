@@ -11,7 +11,7 @@ from plain import PlainIODINE
 
 from iodine_pl import IODINE
 from iodine_pl.baselines import VAE
-from iodine_pl.cli import main
+from iodine_pl.cli import run_command as main
 from iodine_pl.datamodules import MovingSpritesDataModule, SceneFileError
 from iodine_pl.datamodules.loader import to_tensors
 from iodine_pl.datamodules.synthetic.moving_sprites import MovingSprites

@@ -57,8 +57,10 @@ class SceneDataset(Dataset[dict[str, Any]]):
         paths: a file, a pattern, a folder (see :func:`find_files`), or several of them, which follow one another. A
             file is in the layout of :class:`iodine_pl.datamodules.MultiObjectWriter` or in one of those of other
             projects; docs/data.md lists them.
+        first: position of the first scene, where these are the last files of a larger set.
 
     Attributes:
+        first: as given.
         image_shape: (H, W, C).
         splits: train, val, test -> positions, if the file has such groups; else empty.
         window: number of blocks that may be mixed in an order of reading without reading any twice.
@@ -67,11 +69,11 @@ class SceneDataset(Dataset[dict[str, Any]]):
         SceneFileError: if a file is missing, damaged, empty or of another layout, or the images differ in size.
     """
 
-    def __init__(self, paths: str | Path | Sequence[str | Path]) -> None:
+    def __init__(self, paths: str | Path | Sequence[str | Path], first: int = 0) -> None:
+        self.first = first
         given = [paths] if isinstance(paths, str | Path) else paths
         self._parts: list[Part] = [part for path in given for file in find_files(path) for part in parts_of(file)]
-        first = self._parts[0]
-        self.image_shape: tuple[int, ...] = first.shapes["image"][0]
+        self.image_shape: tuple[int, ...] = self._parts[0].shapes["image"][0]
         self._shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
         for part in self._parts:
             for name, (shape, kind) in part.shapes.items():
@@ -81,7 +83,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
                         f"{name} of {part.path} is {shape} {kind}, in the files before it {expected[0]} {expected[1]}: "
                         "give files of one size and kind"
                     )
-        self._starts = np.cumsum([0, *(part.length for part in self._parts)])
+        self._starts = np.cumsum([first, *(part.length for part in self._parts)])
         self.splits = {
             part.split: np.arange(self._starts[i], self._starts[i + 1])
             for i, part in enumerate(self._parts)
@@ -100,7 +102,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
         self._open: OrderedDict[int, None] = OrderedDict()  # parts, the last used at the end
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return int(self._starts[-1]) - self.first
 
     @property
     def files(self) -> list[Path]:
@@ -112,7 +114,10 @@ class SceneDataset(Dataset[dict[str, Any]]):
         return self._blocks_of(*self._locate(indices))
 
     def small(self, name: str) -> NDArray[Any] | None:
-        """Returns ``num_objects`` (N,) or a factor (N, L, ...) of all scenes, without reading images, or None."""
+        """Returns ``num_objects`` (N,) or a factor (N, L, ...) of all scenes, without reading images, or None.
+
+        Row 0 is of the scene :attr:`first`.
+        """
         if not all(name in part.small_names for part in self._parts):
             return None
         return np.concatenate([self._part(i).small(name) for i in range(len(self._parts))])
@@ -192,7 +197,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
             self._small[name] = self._joined(name)
         joined = self._small[name]
         if joined is not None:
-            return joined[where]
+            return joined[where - self.first]
         return np.stack([self._part(p).small(name)[r] for p, r in zip(part.tolist(), row.tolist(), strict=True)])
 
     def _joined(self, name: str) -> NDArray[Any] | None:

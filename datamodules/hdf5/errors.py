@@ -12,7 +12,7 @@ import h5py
 
 from iodine_pl.files import atomic
 
-__all__ = ["SceneFileError", "open_hdf5", "written_beside"]
+__all__ = ["SceneFileError", "made_here", "open_hdf5", "written_beside"]
 
 
 class SceneFileError(ValueError):
@@ -30,16 +30,21 @@ def open_hdf5(path: Path) -> h5py.File:
     if not os.access(path, os.R_OK):
         raise SceneFileError(f"{path} may not be read by this user: change its permissions, or make a copy")
     if path.stat().st_size == 0:
-        raise SceneFileError(f"{path} is an empty file. Delete it so that it is made again")
+        raise SceneFileError(f"{path} is an empty file. Give one with scenes")
     try:
         return h5py.File(path, "r")
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
             raise SceneFileError(f"{path} is being written by another process: wait until that is done") from error
         raise SceneFileError(
-            f"{path} cannot be opened as HDF5 ({error}). It is cut off, still being written or another kind of file: "
-            "delete it so that it is made again, or download it again"
+            f"{path} cannot be opened as HDF5 ({error}). It is cut off, still being written or another kind of file. "
+            "Give a whole one"
         ) from error
+
+
+def made_here(file: h5py.File) -> bool:
+    """Tells whether this package generated or converted a file, and can do it again."""
+    return str(file.attrs.get("source", "")).startswith("generated: ") or "complete" in file.attrs
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iodine_pl.datamodules.hdf5.columns import Column, DatasetColumn, FolderColumn, MaskColumn, memory_mapped
-from iodine_pl.datamodules.hdf5.errors import SceneFileError, open_hdf5
+from iodine_pl.datamodules.hdf5.errors import SceneFileError, made_here, open_hdf5
 from iodine_pl.datamodules.hdf5.writer import FORMAT
 
 __all__ = ["IMAGE_ENDINGS", "Part", "parts_of"]
@@ -72,10 +72,9 @@ class Part:
                 raise self._damaged(name, f"scene {row}", error) from error
 
     def _damaged(self, name: str, where: str, error: Exception) -> SceneFileError:
-        return SceneFileError(
-            f"{self.path}: {name} of {where} cannot be read ({error}). The file is damaged: delete it so that it is "
-            "made again, or download it again"
-        )
+        ours = self._file is not None and made_here(self._file)
+        remedy = "delete it so that it is made again" if ours else "give a whole copy"
+        return SceneFileError(f"{self.path}: {name} of {where} cannot be read ({error}). The file is damaged: {remedy}")
 
     def small(self, name: str) -> NDArray[Any]:
         """Returns ``num_objects`` (length,) or a factor (length, L, ...)."""
@@ -127,7 +126,7 @@ class Part:
                 "Convert it with MultiObjectWriter"
             )
         if not len(image):
-            raise SceneFileError(f"{where} holds no images. Delete it so that it is made again")
+            raise SceneFileError(f"{where} holds no images. Give a file with scenes")
         self.length = len(image)
         self.block = image.chunks[0] if image.chunks else 1
         columns: dict[str, Column] = {"image": DatasetColumn(image)}

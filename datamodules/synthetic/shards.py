@@ -45,8 +45,12 @@ def default_processes(generator: Generator) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def generate(generator: Generator, folder: Path, count: int, processes: int | None = None) -> list[Path]:
+def generate(
+    generator: Generator, folder: Path, count: int, processes: int | None = None, first: int = 0
+) -> list[Path]:
     """Writes those files of the first ``count`` scenes that are not there yet, and returns all of them.
+
+    Files that end before the scene ``first`` are left out: a scene is a function of the seed and its position.
 
     Each file appears when it is complete, so a generation that was interrupted goes on with the file it was at.
 
@@ -54,7 +58,7 @@ def generate(generator: Generator, folder: Path, count: int, processes: int | No
         SceneFileError: if the folder cannot be written to.
         RuntimeError: if another process that was started failed; with what it printed.
     """
-    files = shards_of(generator, folder, count)
+    files = shards_of(generator, folder, count)[first // generator.shard :]
     missing = [file for file in files if not file.exists()]
     if not missing:
         return files
@@ -85,7 +89,8 @@ def _write_all(generator: Generator, files: Sequence[Path]) -> None:
 
 def _progress(generator: Generator, files: Sequence[Path]) -> tqdm[Any]:
     total = sum(stop - start for start, stop in map(_range_of, files))
-    return tqdm(total=total, desc=f"generating {generator.name}", unit=" scenes", smoothing=0.05)
+    pause = 0.1 if sys.stderr.isatty() else 10.0  # seconds; in a log each sight of the bar is a line
+    return tqdm(total=total, desc=f"generating {generator.name}", unit=" scenes", smoothing=0.05, mininterval=pause)
 
 
 def _range_of(file: Path) -> tuple[int, int]:

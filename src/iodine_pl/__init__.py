@@ -4,9 +4,17 @@ Axes, one letter each, in docstrings and einops patterns alike: ``B`` images, ``
 pixels, ``D`` latent, ``T`` refinement steps, ``L`` true entities.
 """
 
+from importlib.metadata import PackageNotFoundError, version
+
 from iodine_pl.evaluation.metrics import MeanAdjustedRandIndex, adjusted_rand_index
 from iodine_pl.iodine import IODINE
 from iodine_pl.result import Decomposition, Trace
 from iodine_pl.scene_model import SceneModel
+from iodine_pl.showing import show
 
-__all__ = ["IODINE", "Decomposition", "MeanAdjustedRandIndex", "SceneModel", "Trace", "adjusted_rand_index"]
+__all__ = ["IODINE", "Decomposition", "MeanAdjustedRandIndex", "SceneModel", "Trace", "adjusted_rand_index", "show"]
+
+try:
+    __version__ = version("iodine-pl")
+except PackageNotFoundError:  # the files lie on the path without an installation
+    __version__ = "0+unknown"

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from iodine_pl import Decomposition
 from iodine_pl.baselines import RNEM, VAE
-from iodine_pl.cli import main
+from iodine_pl.cli import run_command as main
 
 
 def vae(**arguments):

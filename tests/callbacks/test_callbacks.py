@@ -175,9 +175,9 @@ def test_speed_counts_all_images_and_no_pauses(tmp_path, monkeypatch):
     assert [float(x) for x in seen] == [3.0, 3.0, 1.0]  # 3, 3 and 1 images, each in one tick
 
 
-def test_last_checkpoint_comes_by_time_and_by_steps(tmp_path, monkeypatch):
+def test_last_checkpoint_comes_by_time_by_steps_and_before_a_validation(tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(LastCheckpoint, "_save", lambda self, trainer: saved.append(trainer.global_step))
+    monkeypatch.setattr(pl.Trainer, "save_checkpoint", lambda self, path, **options: saved.append(self.global_step))
     trainer(tmp_path, LastCheckpoint(every_n_minutes=0.0), enable_checkpointing=True).fit(Other(), loader(), loader())
     trainer(tmp_path, LastCheckpoint(None, every_n_train_steps=2), enable_checkpointing=True, max_epochs=2).fit(
         Other(), loader(), loader()
@@ -185,7 +185,7 @@ def test_last_checkpoint_comes_by_time_and_by_steps(tmp_path, monkeypatch):
     trainer(tmp_path, LastCheckpoint(), enable_checkpointing=True, max_steps=2, max_epochs=-1).fit(
         Other(), loader(), loader()
     )
-    assert saved == [1, 2, 3, 2, 4, 6, 2]
+    assert saved == [1, 2, 3, 2, 3, 4, 6, 2]
 
 
 def test_speed_reaches_the_logger_in_every_epoch(tmp_path):

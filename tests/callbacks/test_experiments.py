@@ -34,10 +34,15 @@ from iodine_pl.callbacks.experiments.common.objects import scenes_of
 from iodine_pl.callbacks.experiments.disentanglement import latents_by_kl, traverse
 from iodine_pl.callbacks.experiments.multi_modality import distinct_segmentations
 from iodine_pl.checkpoints.loading import load_model
-from iodine_pl.cli import main
+from iodine_pl.cli import run_command
+from iodine_pl.cli import run_command as main
 from iodine_pl.datamodules import MultiDSpritesDataModule, TetrominoesDataModule
 from iodine_pl.evaluation.panels import refinement_panel, slot_panel
-from iodine_pl.pretrained.__main__ import main as weights
+
+
+def weights(arguments):
+    run_command(["export", *map(str, arguments)])
+
 
 EXPERIMENTS = ROOT / "configs" / "experiments"
 SIZES = {"num_train": 40, "num_val": 4, "num_test": 7, "batch_size": 4}

@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from helpers import SMALL
+from PIL import Image
 from records import example, scenes, write
 from reference import DATA
 from scene_files import stored_singly
@@ -244,3 +246,26 @@ def test_the_ten_real_records_train(tmp_path):
     assert len(losses) == 30
     assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
     assert trainer.test(model, datamodule)[0]["test/nll"] < losses[0]
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_all_images_of_a_folder_are_predicted(tmp_path, count):
+    for i in range(count):
+        Image.fromarray(np.full((6, 8, 3), 40 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    datamodule = ClevrDataModule(tmp_path, batch_size=2, max_objects=6)  # images alone do not say how many objects
+    datamodule.prepare_data()
+    datamodule.setup("predict")
+    assert indices(datamodule.predict_dataloader()) == list(range(count))
+    assert datamodule.image_size() == (6, 8)
+    with pytest.raises(SceneFileError, match="does not say how many objects"):
+        datamodule.setup("test")
+    with pytest.raises(SceneFileError, match=f"has {count} images, but num_train=None"):
+        SceneDataModule(tmp_path).setup("fit")
+
+
+def test_the_size_of_images_is_known_before_they_are_made(tmp_path):
+    assert ClevrDataModule(size=24, data_dir=tmp_path).image_size() == (24, 24)
+    assert TetrominoesDataModule(pixel_stride=2, data_dir=tmp_path).image_size() == (18, 18)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(SceneFileError, match="there is no data file"):
+        SceneDataModule(tmp_path / "gone.h5").image_size()

@@ -236,9 +236,9 @@ def empty(path):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (truncated, "cannot be opened as HDF5 .* delete it"),
+        (truncated, "cannot be opened as HDF5 .* Give a whole one"),
         (lambda path: path.write_text("hello"), "cannot be opened as HDF5"),
-        (lambda path: path.write_bytes(b""), "is an empty file. Delete it"),
+        (lambda path: path.write_bytes(b""), "is an empty file. Give one"),
         (lambda path: path.unlink(), "there is no data file"),
         (without_image, r"has no dataset image \(or images, imgs\), only factors, label, num_objects. Convert it"),
         (floats, r"/image must be \(N, H, W, C\) uint8 .*float32. Convert it"),
@@ -295,7 +295,7 @@ def test_damage_inside_is_named(tmp_path, name):
     scenes = SceneDataset(path)
     before = scenes[[0]]
     for _ in range(2):  # the second time as well
-        with pytest.raises(SceneFileError, match=f"{name} of scenes 64 to 127 cannot be read .* delete it"):
+        with pytest.raises(SceneFileError, match=f"{name} of scenes 64 to 127 cannot be read .* give a whole copy"):
             scenes[[70]]
     np.testing.assert_array_equal(scenes[[0]]["image"], before["image"])
 

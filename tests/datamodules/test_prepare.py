@@ -7,8 +7,12 @@ import pytest
 from command import environment
 from reference import DATA
 
+from iodine_pl.cli import run_command
 from iodine_pl.datamodules import SceneDataset
-from iodine_pl.datamodules.prepare import main
+
+
+def main(arguments):
+    run_command(["prepare", *map(str, arguments)])
 
 
 @pytest.mark.parametrize(
@@ -47,7 +51,7 @@ def test_another_dataset_is_recognised(tmp_path):
         check=False,
         env=environment(),
     )
-    assert ran.returncode == 1
+    assert ran.returncode == 2
     assert "record 0: feature mask has 24576 elements, not 16384" in ran.stderr
     assert "Is this the multi_dsprites_binarized file" in ran.stderr
     assert "Traceback" not in ran.stderr

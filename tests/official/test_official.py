@@ -15,12 +15,17 @@ from torch.utils.data import DataLoader
 
 from iodine_pl import IODINE
 from iodine_pl.checkpoints.writing import write_checkpoint
-from iodine_pl.cli import main as train
+from iodine_pl.cli import run_command
+from iodine_pl.cli import run_command as train
 from iodine_pl.files.tensorflow.checkpoints import read_checkpoint
-from iodine_pl.official.__main__ import main
 from iodine_pl.official.reading import read_official
 from iodine_pl.official.variables import in_our_layout as parameters_of
 from iodine_pl.official.variables import variables_of
+
+
+def main(arguments):
+    run_command(["convert", *map(str, arguments)])
+
 
 TINY = DATA / "checkpoint"
 NETWORKS = {"tetrominoes": 31, "multi_dsprites": 33, "clevr6": 37}

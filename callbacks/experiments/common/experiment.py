@@ -15,6 +15,7 @@ from torch import Tensor
 from iodine_pl.callbacks.contract import require_fields
 from iodine_pl.callbacks.experiments.common.outcome import Outcome, as_text
 from iodine_pl.callbacks.experiments.common.rows import Columns, as_array, of_all_processes
+from iodine_pl.callbacks.run_folder import run_folder
 
 __all__ = ["Experiment", "need"]
 
@@ -36,8 +37,9 @@ def need(experiment: pl.Callback, batch: Any, *names: str) -> None:
 class Experiment(pl.Callback):
     """Measures every test image, on any number of processes, and lets the first one write what came out.
 
-    It acts in ``test`` only. ``NAME.json``, ``NAME.csv`` and ``NAME*.png`` go to ``experiments/`` in the run's folder;
-    the table is printed, and TensorBoard has it and the pictures. Each image must have its ``index`` in the batch.
+    It acts in ``test`` only. ``NAME.json``, ``NAME.csv`` and ``NAME*.png`` go to ``experiments/`` in the run's folder.
+    The table is printed. Loggers that take images get it and the pictures. Each image must have its ``index`` in the
+    batch.
 
     A subclass says in :meth:`measure` what to keep of a batch, and in :meth:`conclude` what follows from all of it.
 
@@ -64,8 +66,8 @@ class Experiment(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "test":
             require_fields(self, pl_module, *self.fields)
-            folder = trainer.log_dir  # all processes must ask, as the first tells the others
-            self.target = self.folder or Path(folder or trainer.default_root_dir) / "experiments"
+            folder = run_folder(trainer)
+            self.target = self.folder or folder / "experiments"
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._rows = {}

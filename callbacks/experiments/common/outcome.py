@@ -16,8 +16,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
-from pytorch_lightning.loggers import TensorBoardLogger
 
+from iodine_pl.callbacks.loggers import log_image, log_table
 from iodine_pl.files.atomic import written_beside
 
 __all__ = ["Outcome", "Picture", "Row", "as_text", "drawn"]
@@ -46,8 +46,8 @@ class Outcome(NamedTuple):
     """All that the pictures were drawn from, as lists and numbers."""
 
     def write(self, folder: Path, name: str, trainer: pl.Trainer, about: Mapping[str, Any]) -> list[Path]:
-        """Writes ``NAME.json``, ``NAME.csv`` (the table) and ``NAME*.png`` to ``folder``, each whole or not at all;
-        TensorBoard gets table and pictures too.
+        """Writes ``NAME.json``, ``NAME.csv`` (the table) and ``NAME*.png`` to ``folder``, each whole or not at all.
+        Loggers that take images get table and pictures too.
 
         The JSON file holds under ``pictures`` the ``name``, ``file`` and ``caption`` of each picture. It is written
         after the pictures, so the files that it names are there.
@@ -73,11 +73,9 @@ class Outcome(NamedTuple):
             _write(folder / f"{name}.csv", lambda path: path.write_text(_as_csv(self.table))),
             _write(folder / f"{name}.json", lambda path: path.write_text(json.dumps(content, indent=1) + "\n")),
         ]
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text(f"experiments/{name}", as_text(self.table), trainer.global_step)
-                for title, image in pictures.items():
-                    logger.experiment.add_image(f"experiments/{title}", image, trainer.global_step, dataformats="HWC")
+        log_table(trainer, f"experiments/{name}", self.table, as_text(self.table))
+        for title, image in pictures.items():
+            log_image(trainer, f"experiments/{title}", image)
         return files
 
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from iodine_pl.checkpoints.finding import find_weights
-from iodine_pl.checkpoints.loading import class_path_of
+from iodine_pl.checkpoints.loading import class_path_of, read_checkpoint
 from iodine_pl.checkpoints.writing import AtomicCheckpointIO
 from iodine_pl.distributions import ScaleSchedule
 
 __all__ = ["export_weights"]
 
-_KEPT = ("state_dict", "hyper_parameters", "hparams_name", "pytorch-lightning_version", "global_step", "epoch")
+_KEPT = ("state_dict", "hyper_parameters", "hparams_name", "pytorch-lightning_version", "global_step", "epoch", "data")
 
 
 def export_weights(wanted: str | Path, out: Path) -> int:
-    """Writes what a trained model needs of a checkpoint: weights, hyperparameters, class and count of updates.
+    """Writes what a trained model needs of a checkpoint: weights, hyperparameters, class, data and count of updates.
 
     Where the scale of the pixels followed a schedule, its last value is written: training that starts from these
     weights begins where this training ended.
@@ -39,9 +37,7 @@ def export_weights(wanted: str | Path, out: Path) -> int:
     if out.exists():
         raise FileExistsError(f"{out} is there already: delete it, or name another file by --out")
     path = find_weights(wanted)
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if missing := [name for name in ("state_dict", "hyper_parameters") if name not in content]:
-        raise ValueError(f"{path} is no checkpoint of a model: it has no {' and no '.join(missing)}")
+    content = read_checkpoint(path)
     kept = {name: content[name] for name in _KEPT if name in content}
     kept["class_path"] = class_path_of(content)
     for name in ("_class_path", "_instantiator"):  # of the command line: a class with **arguments would take them

@@ -23,7 +23,7 @@ def run_of(checkpoint: Path) -> Path | None:
     return run if checkpoint.parent.name == "checkpoints" and (run / "config.yaml").is_file() else None
 
 
-def find_weights(wanted: str | Path, run: str | None = None) -> Path:
+def find_weights(wanted: str | Path, run: str | None = None, root: str | Path | None = None) -> Path:
     """Returns the path of the checkpoint that a user means.
 
     Args:
@@ -32,6 +32,7 @@ def find_weights(wanted: str | Path, run: str | None = None) -> Path:
             ``https://...#sha256=HEX``, which is downloaded once, to ``$XDG_CACHE_HOME/iodine-pl`` or
             ``~/.cache/iodine-pl``; or a path.
         run: name of the runs of which the newest is taken; None: of all runs.
+        root: where the runs are; None: ``runs``.
 
     Raises:
         FileNotFoundError: if there is no such checkpoint.
@@ -40,7 +41,7 @@ def find_weights(wanted: str | Path, run: str | None = None) -> Path:
     """
     text = str(wanted)
     if text in ("last", "best"):
-        return _of_newest_run(text, run)
+        return _of_newest_run(text, run or "*", Path(root or RUNS))
     if "://" in text:
         return _at_address(text)
     if text in pretrained.available():
@@ -53,10 +54,13 @@ def find_weights(wanted: str | Path, run: str | None = None) -> Path:
     return Path(wanted)
 
 
-def _of_newest_run(alias: str, name: str | None) -> Path:
-    saved = sorted(RUNS.glob(f"{name or '*'}/*/checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+def _of_newest_run(alias: str, name: str, root: Path) -> Path:
+    saved = sorted(root.glob(f"{name}/*/checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
     if not saved:
-        raise FileNotFoundError(f"there is no checkpoint in any run of {RUNS / (name or '*')}: train first")
+        raise FileNotFoundError(
+            f"there is no checkpoint in any run of {root / name}: train first. Runs that are kept elsewhere need "
+            "--trainer.default_root_dir"
+        )
     path = saved[-1].with_name(f"{alias}.ckpt")
     if not path.is_file():
         there = ", ".join(sorted(other.name for other in path.parent.glob("*.ckpt")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from iodine_pl.checkpoints.finding import find_weights
 from iodine_pl.scene_model import SceneModel
 
-__all__ = ["DEFAULT_CLASS", "class_path_of", "load_model"]
+__all__ = ["DEFAULT_CLASS", "class_path_of", "load_model", "read_checkpoint"]
 
 DEFAULT_CLASS = "iodine_pl.IODINE"
 
@@ -21,6 +22,22 @@ def class_path_of(checkpoint: Mapping[str, Any]) -> str:
     """Returns the class of the model in a checkpoint: of weights alone, else of the command line, else IODINE."""
     arguments = checkpoint.get("hyper_parameters", {})
     return str(checkpoint.get("class_path", arguments.get("_class_path", DEFAULT_CLASS)))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Returns the content of a checkpoint, on the CPU and, as far as it goes, not read before it is used.
+
+    Raises:
+        ValueError: if the file is no checkpoint of a model.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is no checkpoint: PyTorch cannot read it") from error
+    missing = [name for name in ("state_dict", "hyper_parameters") if name not in content]
+    if missing:
+        raise ValueError(f"{path} is no checkpoint of a model: it has no {' and no '.join(missing)}")
+    return dict(content)
 
 
 def load_model(wanted: str | Path) -> SceneModel:
@@ -33,12 +50,12 @@ def load_model(wanted: str | Path) -> SceneModel:
 
     Raises:
         FileNotFoundError: if there is no such checkpoint.
-        ValueError: if an address has no digest.
+        ValueError: if an address has no digest, or the file is no checkpoint of a model.
         DownloadError: if the server does not send the file that has this digest.
         TypeError: if the class is not derived from :class:`SceneModel`.
     """
     path = find_weights(wanted)
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    content = read_checkpoint(path)
     module, name = class_path_of(content).rsplit(".", 1)
     kind = getattr(import_module(module), name)
     if not issubclass(kind, SceneModel):

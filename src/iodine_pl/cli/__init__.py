@@ -1,6 +1,7 @@
-"""The command line: Lightning's, with ``fit`` by default and one folder per run."""
+"""The command ``iodine``: Lightning's commands with one folder per run, and functions that take arguments."""
 
-from iodine_pl.cli.arguments import complete_arguments
-from iodine_pl.cli.command import IodineCLI, main, prepare_process
+from iodine_pl.cli.command import IodineCLI
+from iodine_pl.cli.entry import main, prepare_process, run_command
+from iodine_pl.cli.errors import CommandError
 
-__all__ = ["IodineCLI", "complete_arguments", "main", "prepare_process"]
+__all__ = ["CommandError", "IodineCLI", "main", "prepare_process", "run_command"]

@@ -1,95 +1,123 @@
-"""Completes the arguments of a command line: what a user may leave out, and what a checkpoint knows."""
+"""Completes the arguments of a command: what a user may leave out, and what a checkpoint knows."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
-import torch
 import yaml
 
 from iodine_pl.checkpoints.finding import find_weights, run_of
-from iodine_pl.checkpoints.loading import class_path_of
+from iodine_pl.checkpoints.loading import class_path_of, read_checkpoint
 
-__all__ = ["complete_arguments"]
+__all__ = ["DEFAULT_DATA", "checkpoint_of", "settings_before"]
 
-_SUBCOMMANDS = ("fit", "validate", "test", "predict")
-_DATA = "--data=iodine_pl.datamodules.TetrominoesDataModule"
+DEFAULT_DATA = "iodine_pl.datamodules.TetrominoesDataModule"
+_LINKED = ("_class_path", "_instantiator", "batch_size", "seed")
+"""Of a model's arguments: what the command line adds, and what it takes from the data or the seed."""
 
 
-def complete_arguments(arguments: Sequence[str]) -> list[str]:
-    """Spells out what a user may leave to us.
+class _Unclear(Exception):
+    """The arguments are wrong, which the parser of all of them will say."""
 
-    ``fit`` is the command if none is named. Tetrominoes are the data if no others are. Whatever names a checkpoint
-    (see :func:`~iodine_pl.checkpoints.finding.find_weights`) becomes its path. A checkpoint in the folder of a run
-    brings that run's configuration, and any other brings its model's arguments. Both come before all that is given
-    here, so that resuming or testing needs no other word.
+
+class _Scout(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _Unclear(message)
+
+
+class _ReadConfig(argparse.Action):
+    """Takes what a configuration names, in its place among the arguments: what is given later wins."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        try:
+            content = yaml.safe_load(Path(values).read_text() if Path(values).is_file() else values)
+        except (OSError, yaml.YAMLError):
+            return
+        if not isinstance(content, Mapping):
+            return
+        data = content.get("data")
+        named = data.get("class_path") if isinstance(data, Mapping) else data
+        trainer = content.get("trainer")
+        root = trainer.get("default_root_dir") if isinstance(trainer, Mapping) else None
+        found = {"ckpt_path": content.get("ckpt_path"), "name": content.get("name"), "data": named, "root": root}
+        for name, value in found.items():
+            if value is not None:
+                setattr(namespace, name, value)
+
+
+def _named(arguments: Sequence[str]) -> argparse.Namespace:
+    """Returns the checkpoint, the run's name, the folder of runs and the class of the data that the arguments name.
+
+    This cannot wait until all are parsed: which options there are depends on the classes of model and data, and these
+    are the checkpoint's. It is done by argparse, as the rest is, so abbreviations mean the same.
+    """
+    scout = _Scout(add_help=False)
+    scout.add_argument("-c", "--config", action=_ReadConfig)
+    for option in ("--ckpt_path", "--name", "--data"):
+        scout.add_argument(option)
+    scout.add_argument("--data.class_path", dest="data")
+    scout.add_argument("--trainer.default_root_dir", dest="root")
+    try:
+        return scout.parse_known_args(arguments)[0]
+    except _Unclear:
+        return scout.parse_args([])
+
+
+def checkpoint_of(arguments: Sequence[str]) -> Path | None:
+    """Returns the path of the checkpoint that the arguments of a command name, if any.
 
     Raises:
         FileNotFoundError: if there is no such checkpoint.
-        ValueError: if a command that evaluates has none, or an address has no digest.
+        ValueError: if an address has no digest.
         DownloadError: if the server does not send the file that has this digest.
     """
-    given = list(arguments)
-    if not given or given[0] not in (*_SUBCOMMANDS, "-h", "--help", "--version"):
-        given.insert(0, "fit")
-    command, rest = given[0], given[1:]
-    wanted = _value_of("--ckpt_path", rest)
-    if command in _SUBCOMMANDS and wanted is not None:
-        checkpoint = find_weights(wanted, _value_of("--name", rest))
+    named = _named(arguments)
+    return find_weights(named.ckpt_path, named.name, named.root) if named.ckpt_path else None
+
+
+def settings_before(arguments: Sequence[str]) -> tuple[dict[str, Any], str | None]:
+    """Returns the settings that stand before all arguments, and whose data they name.
+
+    They are those of the run that a checkpoint lies in, else the model and the data in the checkpoint. Data of another
+    class that is named leave none of the checkpoint's data. Without any, the data are Tetrominoes.
+
+    Returns:
+        The settings, as a configuration has them; and one line about the data if there is a checkpoint and no data are
+        named.
+
+    Raises:
+        ValueError: if a file is no checkpoint of a model.
+    """
+    named, checkpoint = _named(arguments), checkpoint_of(arguments)
+    settings: dict[str, Any] = {}
+    if checkpoint is not None:
         run = run_of(checkpoint)
-        before = _model_of(checkpoint) if run is None else ["--config", str(run / "config.yaml")]
-        rest = [*before, *_without("--ckpt_path", rest), "--ckpt_path", str(checkpoint)]
-    elif command in _SUBCOMMANDS[1:] and not any(word in ("-h", "--help", "--print_config") for word in rest):
-        raise ValueError(f"{command} needs a trained model: --ckpt_path best, --ckpt_path last or --ckpt_path FILE")
-    # As a default of the parser, its arguments would stay when a configuration names another class.
-    data = [] if command not in _SUBCOMMANDS or _names_data(rest) else [_DATA]
-    return [command, *data, *rest]
+        settings = _settings_in(checkpoint) if run is None else yaml.safe_load((run / "config.yaml").read_text())
+    data, line = settings.pop("data", None), None
+    if data and (named.data is None or _same_class(named.data, data["class_path"])):
+        settings["data"] = data
+        if named.data is None:
+            given = {name: value for name, value in data.get("init_args", {}).items() if value is not None}
+            shown = ", ".join(f"{name}={value}" for name, value in given.items())
+            line = f"data: those of {checkpoint}, {data['class_path'].rsplit('.', 1)[-1]}({shown}); --data names others"
+    elif named.data is None:
+        # As a default of the parser, its arguments would stay when a configuration names another class.
+        settings["data"] = {"class_path": DEFAULT_DATA}
+        if checkpoint is not None:
+            line = f"data: {DEFAULT_DATA}, as {checkpoint} does not say what it was trained on; --data names others"
+    return settings, line
 
 
-def _model_of(checkpoint: Path) -> list[str]:
-    """Spells out the arguments of the model that a checkpoint holds, but for those that are linked to others."""
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    left = ("_class_path", "_instantiator", "batch_size", "seed")
-    kept = {name: value for name, value in content.get("hyper_parameters", {}).items() if name not in left}
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in kept.items()}
-    return [f"--model={class_path_of(content)}", *(f"--model.{name}={text}" for name, text in texts.items())]
+def _settings_in(checkpoint: Path) -> dict[str, Any]:
+    content = read_checkpoint(checkpoint)
+    arguments = {name: value for name, value in content["hyper_parameters"].items() if name not in _LINKED}
+    model = {"class_path": class_path_of(content), "init_args": arguments}
+    return {"model": model} | ({"data": content["data"]} if "data" in content else {})
 
 
-def _names_data(arguments: Sequence[str]) -> bool:
-    """Tells whether the arguments, or a configuration among them, say what class the data are of."""
-    if any(_value_of(option, arguments) is not None for option in ("--data", "--data.class_path")):
-        return True
-    for i, word in enumerate(arguments):
-        if word in ("--config", "-c") and i + 1 < len(arguments):
-            file = arguments[i + 1]
-        elif word.startswith("--config="):
-            file = word.split("=", 1)[1]
-        else:
-            continue
-        content = yaml.safe_load(Path(file).read_text()) if Path(file).is_file() else None
-        if isinstance(content, dict) and content.get("data"):
-            return True
-    return False
-
-
-def _value_of(option: str, arguments: Sequence[str]) -> str | None:
-    """Returns the last value given to an option, in either spelling; None if it is not given."""
-    value = None
-    for i, word in enumerate(arguments):
-        if word == option and i + 1 < len(arguments):
-            value = arguments[i + 1]
-        elif word.startswith(f"{option}="):
-            value = word.split("=", 1)[1]
-    return value
-
-
-def _without(option: str, arguments: Sequence[str]) -> list[str]:
-    kept: list[str] = []
-    skip = False
-    for word in arguments:
-        if not skip and word != option and not word.startswith(f"{option}="):
-            kept.append(word)
-        skip = not skip and word == option
-    return kept
+def _same_class(named: str, class_path: str) -> bool:
+    """Tells whether a class is named, by its path or, as the command line allows, by its name alone."""
+    return named == class_path or ("." not in named and named == class_path.rsplit(".", 1)[-1])

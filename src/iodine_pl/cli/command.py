@@ -4,54 +4,45 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from pytorch_lightning.loggers import TensorBoardLogger
+from jsonargparse import Namespace
+from lightning_utilities.core.rank_zero import rank_zero_info
+from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from iodine_pl.callbacks import (
-    AdjustedRandIndex,
     BestCheckpoint,
-    ImagesPerSecond,
     LastCheckpoint,
     PredictionWriter,
     SlotPanels,
-    SlotUse,
 )
-from iodine_pl.checkpoints.finding import RUNS, find_weights, run_of
+from iodine_pl.callbacks.run_folder import RunFolder, RunLogger
+from iodine_pl.checkpoints.finding import RUNS, run_of
 from iodine_pl.checkpoints.writing import AtomicCheckpointIO
-from iodine_pl.cli.arguments import complete_arguments
-from iodine_pl.cli.memory import keep_freed_memory
-from iodine_pl.datamodules import SceneFileError, TFRecordError
+from iodine_pl.cli.arguments import DEFAULT_DATA, settings_before
+from iodine_pl.cli.data_of_model import KeepData
+from iodine_pl.cli.errors import CommandError, sentence_of
+from iodine_pl.cli.help import add_group_help
+from iodine_pl.cli.progress import ProgressLines, StepsBar, table_of
+from iodine_pl.cli.saving import is_of_run
+from iodine_pl.cli.stopping import StopAtSignal
 
-__all__ = ["IodineCLI", "main", "prepare_process"]
-
-
-class _SaveConfigOfFit(SaveConfigCallback):
-    """Saves the configuration of training only: a test in the run's folder must not replace it.
-
-    Without the checkpoint that a run goes on from, so that the file starts a new run elsewhere.
-    """
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            self.config = self.config.clone()
-            self.config["ckpt_path"] = None
-            super().setup(trainer, pl_module, stage)
+__all__ = ["IodineCLI"]
 
 
 class IodineCLI(LightningCLI):
-    """Builds model, data and Trainer from the arguments of :func:`complete_arguments`, and runs a command."""
+    """Builds model, data and Trainer from the arguments of a command line, and runs a command."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
-            "--name", type=str | None, default=None, help="Folder of the run in runs/; the dataset's name."
+            "--name",
+            type=str | None,
+            default=None,
+            help="Folder of the run in --trainer.default_root_dir; the dataset's name.",
         )
         parser.add_lightning_class_args(SlotPanels, "panels")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
@@ -60,6 +51,8 @@ class IodineCLI(LightningCLI):
         parser.set_defaults(
             {
                 "model": "iodine_pl.IODINE",
+                "trainer.default_root_dir": str(RUNS),
+                "trainer.enable_model_summary": False,  # its rows say less than the line before a fit
                 "trainer.max_steps": 1_000_000,
                 "trainer.num_sanity_val_steps": 1,
             }
@@ -67,46 +60,97 @@ class IodineCLI(LightningCLI):
         parser.link_arguments("data.init_args.batch_size", "model.init_args.batch_size")
         parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+        for group in ("trainer", "panels", "last_checkpoint", "best_checkpoint", "predictions"):
+            add_group_help(parser, group)
+        for action in parser._actions:  # the class whose options are shown where none is named
+            if action.dest in ("model.help", "data.help"):
+                action.const = "iodine_pl.IODINE" if action.dest == "model.help" else DEFAULT_DATA
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
+        """Lets the arguments win over what the checkpoint's run was given, and this over the defaults."""
+        command, *rest = args
+        try:
+            settings, line = settings_before(rest)
+        except (OSError, ValueError) as error:
+            raise CommandError(str(error)) from error
+        before = self._subcommand_parsers[command].parse_object(settings, _skip_required=True)
+        self.config = parser.parse_args(args, namespace=Namespace({command: before}))  # type: ignore[no-untyped-call]
+        if line is not None:
+            rank_zero_info(line)
 
     def _parse_ckpt_path(self) -> None:
-        """Finds a checkpoint that a configuration names.
+        """Leaves the arguments as they are: Lightning would put a checkpoint's above those that are given.
 
-        The other arguments stay as they are: Lightning would put a checkpoint's above those that are given.
+        Raises:
+            CommandError: if a command that evaluates has no checkpoint.
         """
-        wanted = self._settings.get("ckpt_path") if self.config.get("subcommand") else None
-        if wanted:
-            try:
-                self._settings.ckpt_path = str(find_weights(wanted, self._settings.name))
-            except (OSError, ValueError) as error:
-                self.parser.error(str(error))
+        if self.config["subcommand"] != "fit" and not self._settings.get("ckpt_path"):
+            raise CommandError(
+                f"{self.config['subcommand']} needs a trained model: --ckpt_path best, --ckpt_path last or "
+                "--ckpt_path FILE"
+            )
 
     @property
     def _settings(self) -> Any:
         return self.config[self.config["subcommand"]]
 
     def before_instantiate_classes(self) -> None:
+        if "verbose" in self._settings:
+            self._settings.verbose = False  # Lightning's table has the values of every step
         if self.subcommand == "predict":
             self._settings.return_predictions = False  # they are written to a file, batch by batch
 
+    def instantiate_classes(self) -> None:
+        """Says in one sentence what is wrong with a value that a constructor refuses.
+
+        Raises:
+            CommandError: if one does.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            sentence = sentence_of(error, about_values=True)
+            if sentence is None:
+                raise
+            raise CommandError(sentence) from error
+
+    def after_instantiate_classes(self) -> None:
+        self._dump_config()
+        self.trainer.callbacks.append(KeepData(self.config_dump["data"]))  # type: ignore[attr-defined]
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         settings = self._settings
+        root, checkpoint = settings.trainer.default_root_dir or RUNS, settings.get("ckpt_path")
+        run = run_of(Path(checkpoint)) if checkpoint else None
+        if run is not None and not is_of_run(run):
+            run = None
+        # A command with a checkpoint goes on in the folder it came from.
+        folder = RunFolder(root, settings.name or getattr(self.datamodule, "dataset_name", "run"), run)
         if settings.trainer.logger in (None, True):
-            checkpoint = settings.get("ckpt_path")
-            run = run_of(Path(checkpoint)) if checkpoint else None
-            if run is None:
-                name = settings.name or getattr(self.datamodule, "dataset_name", "run")
-                logger = TensorBoardLogger(RUNS, name=name, default_hp_metric=False)
-            else:  # a command with a checkpoint goes on in the folder it came from
-                logger = TensorBoardLogger(run.parent.parent, run.parent.name, run.name, default_hp_metric=False)
-            kwargs["logger"] = logger
+            kwargs["logger"] = RunLogger(folder)
+        added = [*self.trainer_defaults.get("callbacks", ()), folder, StopAtSignal()]
+        self.trainer_defaults = {**self.trainer_defaults, "callbacks": added}
+        kwargs |= self._shown_progress()
         plugins = self._get(self.config_init, "trainer.plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
+
+    def _shown_progress(self) -> dict[str, Any]:
+        """Returns what the Trainer is told, and adds a bar on a terminal or lines in a log."""
+        given = self._settings.trainer.enable_progress_bar
+        shown = sys.stderr.isatty() if given is None else given
+        own = self._get(self.config_init, "trainer.callbacks") or []
+        if any(isinstance(each, ProgressBar) for each in (own if isinstance(own, list) else [own])):
+            return {}
+        if shown or given is None:
+            self.trainer_defaults["callbacks"].append(StepsBar() if shown else ProgressLines())
+        return {"enable_progress_bar": shown}
+
+    def before_fit(self) -> None:
+        weights = sum(p.numel() for p in self.model.parameters())
+        rank_zero_info(f"{type(self.model).__name__}: {weights:,} parameters")
 
     def after_fit(self) -> None:
         """Says what came out and where it is; the last line is the picture."""
@@ -116,12 +160,20 @@ class IodineCLI(LightningCLI):
             if isinstance(callback, BestCheckpoint) and callback.best_model_score is not None:
                 score, path = float(callback.best_model_score), _relative(callback.best_model_path)
                 print(f"best {callback.monitor}: {score:.4f} ({path})")
-            elif isinstance(callback, LastCheckpoint):
+            elif isinstance(callback, LastCheckpoint) and callback.saved:
                 print(f"to go on: --ckpt_path {_relative(callback.path)}")
         self._name_picture()
 
+    def after_validate(self) -> None:
+        self._show_scores("val")
+
     def after_test(self) -> None:
+        self._show_scores("test")
         self._name_picture()
+
+    def _show_scores(self, stage: str) -> None:
+        if self.trainer.is_global_zero:
+            print(table_of(stage, self.trainer.callback_metrics))
 
     def after_predict(self) -> None:
         self._name_picture()
@@ -134,35 +186,3 @@ class IodineCLI(LightningCLI):
 
 def _relative(path: str | Path) -> str:
     return os.path.relpath(path)
-
-
-def prepare_process() -> None:
-    """Sets what concerns the whole process, so that a command does it and the library does not."""
-    keep_freed_memory()
-    # Densities far from a mean are denormal numbers, which a CPU takes many times as long for. Zero will do.
-    torch.set_flush_denormal(True)
-
-
-def main(args: Sequence[str] | None = None) -> IodineCLI:
-    """Runs a command line, that of the process if ``args`` is None, and returns what was built."""
-    try:
-        arguments = complete_arguments(sys.argv[1:] if args is None else args)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    if args is None:  # the process is this command's
-        prepare_process()
-        sys.argv[1:] = arguments  # Lightning starts the other processes of a multi-device run with these
-    # Going on in a run's folder is meant, so its checkpoints are no surprise.
-    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-    try:
-        return IodineCLI(
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            seed_everything_default=0,
-            save_config_callback=_SaveConfigOfFit,
-            save_config_kwargs={"overwrite": True},
-            trainer_defaults={"callbacks": [AdjustedRandIndex(), ImagesPerSecond(), SlotUse()]},
-            args=arguments,
-        )
-    except (SceneFileError, TFRecordError) as error:
-        sys.exit(f"error: {error}")

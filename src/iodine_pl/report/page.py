@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iodine_pl.checkpoints.finding import find_weights, run_of
-from iodine_pl.checkpoints.loading import load_model
+from iodine_pl.checkpoints.loading import load_model, read_checkpoint
 from iodine_pl.evaluation.extra import require_experiments
 from iodine_pl.evaluation.panels import COLUMNS, slot_panel
 from iodine_pl.files.atomic import written_beside
@@ -45,11 +45,11 @@ def write_report(
     """Writes the page of a run or of a checkpoint.
 
     Args:
-        source: folder of a run (``runs/NAME/version_N``; its best checkpoint is shown, else its last), or a checkpoint
-            (path, ``last``, ``best``, shipped name or address).
+        source: folder of a run (``runs/NAME/version_N``; its best checkpoint is shown, else its last, else the one that
+            was tested there), or a checkpoint (path, ``last``, ``best``, shipped name or address).
         out: the file; None: ``report.html`` in the run's folder. For a checkpoint in no run: beside it, or in the
             current folder if the checkpoint was given by name or address.
-        config: configuration that says what the data are; None: the run's own.
+        config: configuration that says what the data are; None: the run's own, or those that the checkpoint names.
         num_images: test images that are shown.
 
     Returns:
@@ -63,7 +63,7 @@ def write_report(
     if Path(source).is_dir():
         run: Path | None = Path(source)
         kept = [Path(source) / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
-        checkpoint = next((path for path in kept if path.is_file()), None)
+        checkpoint = next((path for path in kept if path.is_file()), None) or _tested(Path(source))
         if checkpoint is None:
             raise FileNotFoundError(f"{source} has no checkpoints/best.ckpt or last.ckpt: it is no folder of a run")
     else:
@@ -96,12 +96,22 @@ def write_report(
     return target
 
 
+def _tested(run: Path) -> Path | None:
+    """Returns the checkpoint that the command of a run without training was given; None if there was none."""
+    file = run / "config.yaml"
+    wanted = (yaml.safe_load(file.read_text()) or {}).get("ckpt_path") if file.is_file() else None
+    return find_weights(wanted) if wanted else None
+
+
 def _anchor(name: str) -> str:
     return name.lower().replace(" ", "-")
 
 
 def _settings(checkpoint: Path, run: Path | None, config: str | Path | None) -> dict[str, Any]:
     file = Path(config) if config is not None else run and run / "config.yaml"
+    known = read_checkpoint(checkpoint).get("data")
+    if file is None and known is not None:
+        return {"data": known}
     if not file or not file.is_file():
         raise FileNotFoundError(
             f"{checkpoint} does not say what its data are: give --config FILE, such as configs/tetrominoes.yaml"

@@ -1,0 +1,105 @@
+"""The folder of a run: one, whatever its loggers are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytorch_lightning as pl
+from lightning_utilities.core.rank_zero import rank_zero_only
+from pytorch_lightning.loggers import TensorBoardLogger
+
+__all__ = ["RunFolder", "RunLogger", "is_first_process", "run_folder"]
+
+
+class RunFolder(pl.Callback):
+    """Knows the folder of the Trainer's run: ``ROOT/NAME/version_N``, or the one that an earlier command made.
+
+    A new folder is made when it is first asked for, by the first process. Two runs that start together do not share
+    one, since only one of them succeeds in making it.
+
+    Args:
+        root: where runs are kept.
+        name: of the run.
+        path: the folder to go on in; None: a new one.
+    """
+
+    def __init__(self, root: str | Path, name: str, path: Path | None = None) -> None:
+        self.root = Path(root)
+        self.name = name
+        self.new = path is None
+        self._path = path
+
+    @staticmethod
+    def of(trainer: pl.Trainer) -> RunFolder | None:
+        """Returns the one that a Trainer has, if it has one."""
+        return next((each for each in trainer.callbacks if isinstance(each, RunFolder)), None)  # type: ignore[attr-defined]
+
+    def claim(self) -> Path:
+        """Makes the folder if that is still to be done, and returns it; for the first process alone."""
+        if self._path is None:
+            parent = self.root / self.name
+            parent.mkdir(parents=True, exist_ok=True)
+            taken = [re.fullmatch(r"version_(\d+)", path.name) for path in parent.iterdir()]
+            number = max((int(match[1]) for match in taken if match), default=-1) + 1
+            while self._path is None:
+                try:
+                    (parent / f"version_{number}").mkdir()
+                    self._path = parent / f"version_{number}"
+                except FileExistsError:
+                    number += 1
+        return self._path
+
+    def agreed(self, trainer: pl.Trainer) -> Path:
+        """Returns the folder on every process; all of them must ask."""
+        self._path = trainer.strategy.broadcast(self.claim() if trainer.is_global_zero else self._path)
+        assert self._path is not None
+        return self._path
+
+
+class RunLogger(TensorBoardLogger):
+    """Writes TensorBoard's files into the folder of the run.
+
+    Lightning asks for them before any callback is set up, so they may be the first to need the folder.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        super().__init__(folder.root, name=folder.name, default_hp_metric=False)
+        self._folder = folder
+
+    @property
+    def log_dir(self) -> str:
+        # The other processes write nothing, and Lightning tells them what the first one says.
+        return str(self._folder.claim()) if is_first_process() else ""
+
+    @property
+    def name(self) -> str:
+        return Path(self.root_dir).name
+
+    @property
+    def root_dir(self) -> str:
+        return str(Path(self.log_dir).parent)
+
+    @property
+    def save_dir(self) -> str:
+        return str(Path(self.root_dir).parent)
+
+    @property
+    def version(self) -> str:
+        return Path(self.log_dir).name
+
+
+def is_first_process() -> bool:
+    """Tells whether this process is the first of its run, also where no Trainer can be asked."""
+    return not getattr(rank_zero_only, "rank", 0)
+
+
+def run_folder(trainer: pl.Trainer) -> Path:
+    """Returns the folder that a run writes to; all processes must ask, as the first tells the others.
+
+    A Trainer without :class:`RunFolder` has the folder of its first logger, or its ``default_root_dir``.
+    """
+    folder = RunFolder.of(trainer)
+    if folder is not None:
+        return folder.agreed(trainer)
+    return Path(trainer.log_dir or trainer.default_root_dir)

@@ -1,0 +1,79 @@
+"""The command that shows the slots of one's own pictures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from iodine_pl.cli.errors import CommandError
+from iodine_pl.cli.parser import FunctionParser
+from iodine_pl.cli.tools import summary_of
+from iodine_pl.files.atomic import written_beside
+from iodine_pl.showing import show
+
+__all__ = ["decompose", "main"]
+
+
+def decompose(
+    images: list[Path],
+    weights: str = "clevr6_32px",
+    out: Path = Path("slots.png"),
+    size: int | None = None,
+    crop: tuple[int, int, int] | None = None,
+    num_slots: int | None = None,
+    num_iterations: int | None = None,
+) -> Path:
+    """Draws the slots of your own pictures, which need no labels.
+
+    The picture has a row for each image: input, reconstruction, masks with a color for each slot, then every slot on
+    white.
+
+    Args:
+        images: PNG, JPEG, BMP or WebP files of any size.
+        weights: name of weights that come with the package; path of a checkpoint; ``last`` or ``best`` of the newest
+            run; or an address ``https://...#sha256=HEX``.
+        out: the PNG file to write.
+        size: side in pixels of the square that each image is made: the middle of it, resized. By default that of the
+            images that the weights were trained on.
+        crop: first row, first column and side in pixels of the square that is kept, in place of the middle:
+            ``[29,64,192]`` for CLEVR's own images.
+        num_slots: slots, if not those of the model.
+        num_iterations: refinement steps, if not those of the model.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        FileNotFoundError: if there are no such weights.
+        ValueError: if an image cannot be read, ``out`` is one of the images or no PNG file, or a number does not fit.
+    """
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"{out} is not the name of a PNG file: let it end in .png")
+    if out.resolve() in [image.resolve() for image in images]:
+        raise ValueError(f"{out} is one of the images: name another file by --out")
+    panel = show(weights, images, size, crop, num_slots, num_iterations)
+    with written_beside(out) as partial:
+        panel.save(partial, format="PNG")
+    print(f"slots: {out}")
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs ``decompose`` with arguments, those of the process if there are none; returns its exit status."""
+    parser = FunctionParser(prog="iodine decompose", description=summary_of("decompose"))
+    parser.add_argument("images", nargs="+", type=Path, help="PNG, JPEG, BMP or WebP files of any size.")
+    parser.add_function_arguments(decompose, as_group=False, skip={"images"})
+    try:
+        decompose(**parser.parse_args(arguments).as_dict())
+    except CommandError as error:
+        print(error.code, file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(CommandError(str(error)).code, file=sys.stderr)
+    else:
+        return 0
+    return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

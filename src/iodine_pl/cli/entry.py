@@ -1,0 +1,144 @@
+"""Starts the command that a command line names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from iodine_pl import __version__
+from iodine_pl.callbacks import AdjustedRandIndex, ImagesPerSecond, SlotUse
+from iodine_pl.cli.arguments import checkpoint_of
+from iodine_pl.cli.command import IodineCLI
+from iodine_pl.cli.configurations import with_files
+from iodine_pl.cli.errors import CommandError, did_you_mean, sentence_of
+from iodine_pl.cli.memory import keep_freed_memory
+from iodine_pl.cli.parser import CommandParser
+from iodine_pl.cli.progress import silence_advertising
+from iodine_pl.cli.saving import SaveConfigOfRun
+from iodine_pl.cli.stopping import Stopped, stopped_by
+from iodine_pl.cli.tools import TOOLS, program, run_tool, summary_of
+
+__all__ = ["main", "prepare_process", "run_command"]
+
+_OF_LIGHTNING = {
+    "fit": "Trains a model, or goes on with --ckpt_path last.",
+    "validate": "Scores a trained model on the validation images.",
+    "test": "Scores a trained model on the test images.",
+    "predict": "Writes the slots of the test images to an HDF5 file.",
+}
+
+
+def prepare_process() -> None:
+    """Sets what concerns the whole process, so that a command does it and the library does not."""
+    keep_freed_memory()
+    # Densities far from a mean are denormal numbers, which a CPU takes many times as long for. Zero will do.
+    torch.set_flush_denormal(True)
+
+
+def main(command: str | None = None) -> int:
+    """Runs the command line of this process, and returns its exit status.
+
+    Args:
+        command: stands before the arguments of the process, if given.
+    """
+    prepare_process()
+    try:
+        arguments = complete_arguments(sys.argv[1:] if command is None else [command, *sys.argv[1:]])
+        if command is None:
+            sys.argv[1:] = arguments  # Lightning starts the other processes of a multi-device run with these
+        _run(arguments)
+    except CommandError as error:
+        print(error.code, file=sys.stderr)
+        return 2
+    return 0
+
+
+def run_command(arguments: Sequence[str]) -> IodineCLI | None:
+    """Runs a command line from Python, and returns what was built: model, data and Trainer, or None if nothing was.
+
+    Raises:
+        CommandError: if a user can put right what is wrong.
+    """
+    return _run(complete_arguments(arguments))
+
+
+def complete_arguments(arguments: Sequence[str]) -> list[str]:
+    """Puts ``fit`` before options that follow no command, and the path of the checkpoint that is meant after them.
+
+    The newest run, for one, may have changed when another process of the same command reads the arguments.
+
+    Raises:
+        CommandError: if there is no such checkpoint or configuration.
+    """
+    given = list(arguments)
+    if given and given[0].startswith("-") and given[0] not in ("-h", "--help", "--version"):
+        given.insert(0, "fit")
+    if not given or given[0] not in _OF_LIGHTNING:
+        return given
+    try:
+        given = with_files(given)
+        checkpoint = checkpoint_of(given[1:])
+    except (OSError, ValueError) as error:
+        raise CommandError(str(error)) from error
+    return given if checkpoint is None else [*given, "--ckpt_path", str(checkpoint)]
+
+
+def _run(arguments: Sequence[str]) -> IodineCLI | None:
+    command = arguments[0] if arguments else "--help"
+    try:
+        if command in _OF_LIGHTNING:
+            return _run_lightning(arguments)
+        if command in TOOLS:
+            run_tool(command, arguments[1:])
+        elif command == "--version":
+            print(f"iodine-pl {__version__}")
+        elif command in ("-h", "--help"):
+            print(_overview())
+        else:
+            near = did_you_mean(command, [*_OF_LIGHTNING, *TOOLS])
+            raise CommandError(f"there is no command {command}.{near} {program()} --help lists the commands")
+    except Exception as error:
+        sentence = sentence_of(error)
+        if sentence is None:
+            raise
+        raise CommandError(sentence) from error
+    return None
+
+
+def _run_lightning(arguments: Sequence[str]) -> IodineCLI:
+    silence_advertising()
+    try:
+        return IodineCLI(
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            save_config_callback=SaveConfigOfRun,
+            trainer_defaults={"callbacks": [AdjustedRandIndex(), ImagesPerSecond(), SlotUse()]},
+            parser_class=CommandParser,
+            parser_kwargs={"prog": program(), "allow_abbrev": True},
+            args=list(arguments),
+        )
+    except SystemExit as error:
+        signum = stopped_by(error)
+        if signum is None:
+            raise
+        raise Stopped(signum) from error
+
+
+def _overview() -> str:
+    commands = _OF_LIGHTNING | {name: summary_of(name) for name in TOOLS}
+    lines = [f"  {name:<10} {line}" for name, line in commands.items() if line]
+    return "\n".join(
+        [
+            f"usage: {program()} COMMAND [OPTION ...]",
+            "",
+            "IODINE for PyTorch Lightning: trains, scores and applies models that cut images into objects.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            f"{program()} COMMAND --help shows the options of a command; --version shows the version.",
+        ]
+    )

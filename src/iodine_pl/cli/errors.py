@@ -1,0 +1,62 @@
+"""Tells what a user can put right, which is said in one line, from a mistake in the code, which keeps its traceback."""
+
+from __future__ import annotations
+
+import difflib
+import traceback
+from collections.abc import Iterable
+
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from iodine_pl.datamodules import SceneFileError, TFRecordError
+from iodine_pl.files.download import DownloadError
+
+__all__ = ["CommandError", "did_you_mean", "sentence_of"]
+
+_SAID = (SceneFileError, TFRecordError, DownloadError, MisconfigurationException)
+
+
+class CommandError(SystemExit):
+    """Ends a command with one sentence for its user.
+
+    It is a SystemExit: a script that calls :func:`iodine_pl.cli.run_command` ends with the sentence as well.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(f"error: {' '.join(sentence.split())}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Returns a question that names what is nearest to a word, or nothing if nothing is near."""
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), by_lower, n=2, cutoff=0.6)
+    return f" Did you mean {' or '.join(by_lower[name] for name in near)}?" if near else ""
+
+
+def sentence_of(error: BaseException, about_values: bool = False) -> str | None:
+    """Returns what to tell a user about an error; None if it is a mistake in the code.
+
+    Args:
+        error: what was raised.
+        about_values: it came from code that checks what a user gave. A ValueError or TypeError of a ``raise``
+            statement is then about that, and any other is a mistake in the code.
+    """
+    missing_extra = isinstance(error, ImportError) and "iodine-pl[" in str(error)
+    if missing_extra or isinstance(error, _SAID):
+        return _with_remedy(str(error))
+    if about_values and isinstance(error, TypeError | ValueError):
+        # jsonargparse wraps what a constructor raised.
+        while isinstance(error.__cause__, ImportError | TypeError | ValueError):
+            error = error.__cause__
+        if isinstance(error, ImportError):
+            return sentence_of(error)
+        last = traceback.extract_tb(error.__traceback__)[-1:]
+        if last and (last[0].line or "").startswith("raise "):
+            return str(error)
+    return None
+
+
+def _with_remedy(sentence: str) -> str:
+    if sentence.startswith("No supported gpu backend found"):
+        return "no GPU was found: leave --trainer.accelerator out, and the fastest device that there is will be taken"
+    return sentence

@@ -1,0 +1,142 @@
+"""Parses options, and says what is wrong with one in one line."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+
+import docstring_parser
+import pytorch_lightning as pl
+from jsonargparse import ArgumentParser
+from pytorch_lightning.cli import LightningArgumentParser
+
+import iodine_pl.baselines  # so that a class of it is known by its name alone
+from iodine_pl.cli.errors import CommandError, did_you_mean
+from iodine_pl.cli.help import help_of_command, subclasses_of
+from iodine_pl.datamodules import TetrominoesDataModule
+
+__all__ = ["CommandParser", "FunctionParser"]
+
+_BASES = {"model": pl.LightningModule, "data": pl.LightningDataModule}
+_DEFAULT_CLASSES = {"model": iodine_pl.IODINE, "data": TetrominoesDataModule}
+_UNKNOWN = re.compile(r"(?:Option|Group '(.*)' does not accept option) '([^']*)'(?: is not accepted)?")
+
+
+class _OneLine(ArgumentParser):
+    """Raises a CommandError of one line in place of printing a usage message."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:  # it parses the arguments of a class, for another parser
+            super().error(message, ex)
+        raise CommandError(self._sentence(message)) from ex
+
+    def validate(self, *args: Any, **kwargs: Any) -> None:
+        """Names what is near to an option that is not known. The parser that sees it knows the others."""
+        try:
+            super().validate(*args, **kwargs)
+        except KeyError as error:
+            found = _UNKNOWN.fullmatch(str(error))
+            if found is None:
+                raise
+            group, name = f"{found[1]}." if found[1] else "", found[2]
+            known = [action.dest for action in self._actions if action.dest.startswith(group)]
+            raise type(error)(f"no option {group}{name}.{did_you_mean(group + name, known)}") from error
+
+    def _sentence(self, message: str) -> str:
+        """Returns what was wrong, what is near, and how to see the options."""
+        parser, group, shown = self, "", ""
+        if extra := re.search(r"[^\n]*iodine-pl\[[^\n]*", message):
+            return extra[0].strip(" -")
+        if found := re.match(r"unrecognized arguments: (\S+)", message):
+            option = found[1].split("=")[0]
+            group = option.removeprefix("--").split(".")[0]
+            said = f"there is no option {option}.{did_you_mean(option, self._known_options())}"
+        elif found := re.match(r"Subcommand '(.*)' does not accept option '(.*)'", message):
+            assert self._subcommands_action is not None
+            parser = self._subcommands_action.choices[found[1]]
+            group = found[2].split(".")[0]
+            said = f"there is no option {found[2]}.{did_you_mean(found[2], parser._known_options())}"
+        elif found := re.match(r'(?:argument --|Parser key ")([\w.+]+)', message):
+            group, key = found[1].split(".")[0], found[1]
+            classes = re.findall(r"Problem with given class_path '([\w.]+)'", message)
+            shown = f" {classes[0]}" if classes and group in _BASES else ""
+            if unknown := re.search(r"no option \S+.*", message):
+                said = f"{classes[-1] if classes else group} has {unknown[0]}"
+            else:
+                *_, (key, words) = re.findall(r'Parser key "([\w.+]+)":((?:(?!Parser key).)*)', message, re.DOTALL) or [
+                    (key, message)
+                ]
+                said = _about_value(key, words)
+        else:
+            said = f"there is {message}" if message.startswith("no option") else message
+        option = f"--{group}.help" if f"--{group}.help" in parser._option_string_actions else "--help"
+        end = "" if said.endswith("?") else "."
+        return f"{said.rstrip('.')}{end} {parser.prog.replace(' [options]', '')} {option}{shown} lists the options"
+
+    def _known_options(self) -> list[str]:
+        return list(self._option_string_actions)
+
+
+class FunctionParser(_OneLine):
+    """Parses the arguments of a function. An option that is true or false needs no value."""
+
+    def add_function(self, function: Any) -> None:
+        """Adds the parameters of a function: those without a default by position, unless they are for keywords only.
+
+        One that takes a list is given as one or more words.
+        """
+        parameters = inspect.signature(function).parameters.values()
+        said = {
+            each.arg_name: each.description for each in docstring_parser.parse(inspect.getdoc(function) or "").params
+        }
+        by_position: set[str | int] = set()
+        for parameter in parameters:
+            hint = get_type_hints(function)[parameter.name]
+            if parameter.default is not parameter.empty or parameter.kind is parameter.KEYWORD_ONLY:
+                continue
+            by_position.add(parameter.name)
+            if get_origin(hint) is list:
+                self.add_argument(parameter.name, nargs="+", type=get_args(hint)[0], help=said.get(parameter.name))
+            else:
+                others: set[str | int] = {each.name for each in parameters if each is not parameter}
+                self.add_function_arguments(function, as_positional=True, as_group=False, skip=others)
+        self.add_function_arguments(function, as_group=False, skip=by_position)
+        for action in self._actions:
+            if getattr(action, "_typehint", None) is bool:
+                action.nargs, action.const = "?", True
+
+
+class CommandParser(_OneLine, LightningArgumentParser):
+    """Parses the options of a command of Lightning's."""
+
+    def _known_options(self) -> list[str]:
+        """Adds the options of the classes that are taken by default: it does not matter whether these are named."""
+        known = super()._known_options()
+        for group, kind in _DEFAULT_CLASSES.items():
+            inner = type(self)(exit_on_error=False)
+            known += [f"--{group}.{name}" for name in inner.add_class_arguments(kind, fail_untyped=False)]
+        return known
+
+    def format_help(self, *args: Any) -> str:
+        if self.callback_keys:
+            return help_of_command(self)
+        self.usage = argparse.SUPPRESS  # of the help for a class, whose options can be given in any order
+        return str(super().format_help(*args))
+
+
+def _about_value(key: str, words: str) -> str:
+    """Says what was expected of a value, from the lines that jsonargparse has for each type it tried."""
+    if missing := re.search(r"Expected a dot import path string: (\S+)", words):
+        names = [kind.__name__ for kind in subclasses_of(_BASES.get(key, pl.Callback))]
+        return f"{key}: there is no class {missing[1]}.{did_you_mean(missing[1], names)}"
+    if missing := re.search(r"(?:File does not exist|No such file).*?'([^']*)'", words):
+        return f"{key}: there is no file {missing[1]}"
+    value = re.search(r"(?:Given value|Got value): (.*)", words)
+    expected = re.findall(r"Expected an? (.+?)(?:\. Got value|$)", words[: value.end()] if value else "", re.MULTILINE)
+    if value is None or not expected:
+        return words.strip() if key in words else f"{key}: {words.strip()}"
+    kinds = [re.sub(r"<class '(?:.*\.)?(\w+)'>", r"\1", kind).replace("NoneType", "null") for kind in expected]
+    kinds = [" or ".join(re.findall(r"'([^']*)'", kind)) if "Literal[" in kind else kind for kind in kinds]
+    return f"{key} must be {' or '.join(dict.fromkeys(kinds))}, got {value[1].strip()}"

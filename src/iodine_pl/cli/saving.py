@@ -1,0 +1,42 @@
+"""Saves the configuration of a run in its folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.cli import SaveConfigCallback
+
+from iodine_pl.callbacks.run_folder import RunFolder, run_folder
+from iodine_pl.files.atomic import written_beside
+
+__all__ = ["SaveConfigOfRun", "is_of_run"]
+
+_MARK = "# Configuration of the run in this folder. A command that goes on with the run writes it anew.\n"
+
+
+def is_of_run(folder: Path) -> bool:
+    """Tells whether a run made a folder that has a ``config.yaml``: a user's own must not be written to."""
+    if re.fullmatch(r"version_\d+", folder.resolve().name):
+        return True
+    with (folder / "config.yaml").open() as file:
+        return file.readline() == _MARK
+
+
+class SaveConfigOfRun(SaveConfigCallback):
+    """Saves ``config.yaml`` in the run's folder, of training and of any command that had the folder made.
+
+    A test of a run must not replace the configuration of its training. That of training leaves out the checkpoint that
+    it goes on from, and thus starts a new run elsewhere.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        folder, known = run_folder(trainer), RunFolder.of(trainer)
+        if not trainer.is_global_zero or not (stage == "fit" or (known is not None and known.new)):
+            return
+        config = self.config.clone()
+        if stage == "fit":
+            config["ckpt_path"] = None
+        with written_beside(folder / "config.yaml") as partial:
+            partial.write_text(_MARK + self.parser.dump(config, skip_none=False))

@@ -1,0 +1,69 @@
+"""Commands that are functions: jsonargparse makes their options from signatures and docstrings."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from iodine_pl.cli.errors import CommandError, sentence_of
+from iodine_pl.cli.parser import FunctionParser
+
+__all__ = ["TOOLS", "program", "run_tool", "summary_of"]
+
+TOOLS: Mapping[str, str] = {
+    "prepare": "iodine_pl.cli.data.prepare",
+    "generate": "iodine_pl.cli.data.generate",
+    "convert": "iodine_pl.cli.weights.convert",
+    "export": "iodine_pl.cli.weights.export",
+    "decompose": "iodine_pl.cli.decompose.decompose",
+    "report": "iodine_pl.cli.weights.report",
+}
+"""Command -> the function that it runs, imported when it is needed. ``generate`` parses its arguments itself: which
+there are depends on the dataset."""
+
+
+def program() -> str:
+    """Returns how this program was started, for its messages."""
+    name = Path(sys.argv[0]).name
+    return {"train.py": "python train.py", "__main__.py": "python -m iodine_pl"}.get(name, "iodine")
+
+
+def _function(name: str) -> Callable[..., Any] | None:
+    module, function = TOOLS[name].rsplit(".", 1)
+    return None if find_spec(module) is None else getattr(import_module(module), function)
+
+
+def summary_of(name: str) -> str:
+    """Returns the first line about a command."""
+    return (inspect.getdoc(_function(name)) or "").split("\n")[0]
+
+
+def run_tool(name: str, arguments: Sequence[str]) -> None:
+    """Parses the arguments of a command and runs it.
+
+    Raises:
+        CommandError: if a user can put right what is wrong.
+    """
+    function = _function(name)
+    if function is None:
+        raise CommandError(f"{name} is not part of this installation")
+    command = f"{program()} {name}"
+    try:
+        if name == "generate":
+            function(arguments, command)
+        else:
+            parser = FunctionParser(prog=command, description=summary_of(name))
+            parser.add_function(function)
+            function(**parser.parse_args(arguments).as_dict())
+    except OSError as error:
+        raise CommandError(str(error)) from error
+    except (TypeError, ValueError) as error:
+        sentence = sentence_of(error, about_values=True)
+        if sentence is None:
+            raise
+        raise CommandError(sentence) from error

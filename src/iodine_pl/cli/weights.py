@@ -1,0 +1,74 @@
+"""Commands about trained models: ``convert``, ``export`` and ``report``."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from iodine_pl.checkpoints.exporting import export_weights
+from iodine_pl.checkpoints.writing import write_checkpoint
+from iodine_pl.files.atomic import move_into_place
+from iodine_pl.files.download import DownloadError, download_zip
+from iodine_pl.iodine import IODINE
+from iodine_pl.official.reading import read_official
+from iodine_pl.report.page import write_report
+
+__all__ = ["convert", "export", "report"]
+
+
+def convert(source: str, *, out: Path, folder: str | None = None, num_slots: int | None = None) -> None:
+    """Converts a checkpoint of DeepMind's released IODINE to one of Lightning.
+
+    Args:
+        source: a checkpoint (what stands before .index), a folder, a zip file, or the address of one.
+        out: the checkpoint to write, such as clevr6.ckpt.
+        folder: of several in the source, such as clevr6.
+        num_slots: K; that of the released network by default.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} is there already: delete it, or name another file by --out")
+    arguments = {} if num_slots is None else {"num_slots": num_slots}
+    official = read_official(_fetch(source, out.parent) if "://" in source else source, folder, **arguments)
+    model = IODINE(**official.arguments)
+    model.load_state_dict(official.parameters)
+    write_checkpoint(model, out, official.step, official.moments)
+    print(official.describe())
+    print(f"Wrote {out}")
+
+
+def _fetch(url: str, folder: Path) -> Path:
+    """Downloads a zip file, once: it stays for the other checkpoints in it."""
+    name = PurePosixPath(urlsplit(url).path).name
+    if name in ("", ".."):
+        raise DownloadError(f"{url} names no file: give the address of the zip file itself")
+    target = folder / name
+    if target.exists():
+        print(f"{target} is there already")
+        return target
+    kept = target.with_name(f"{target.name}.part")
+    download_zip(url, kept)
+    move_into_place(kept, target)
+    return target
+
+
+def export(checkpoint: str, *, out: Path) -> None:
+    """Keeps of a checkpoint what a trained model needs, to pass it on.
+
+    Args:
+        checkpoint: path, last or best of the newest run, a shipped name, or an address with #sha256=HEX.
+        out: the file to write, such as mine.ckpt.
+    """
+    updates = export_weights(checkpoint, out)
+    print(f"Wrote {out}: {out.stat().st_size / 1e6:.1f} MB, after {updates:,} updates")
+
+
+def report(source: str, out: Path | None = None, config: Path | None = None, images: int = 6) -> None:
+    """Writes one HTML page about a run or a checkpoint; it needs no server and no other file.
+
+    Args:
+        source: folder of a run, such as runs/quickstart/version_0, or a checkpoint.
+        out: the file; report.html in the run's folder by default.
+        config: configuration that names the data, if not that of the run.
+        images: test images that are shown.
+    """
+    print(f"Wrote {write_report(source, out, config, images)}")

@@ -1,0 +1,168 @@
+"""Shows the slots of one's own pictures, which need no labels and may have any size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from lightning_utilities.core.rank_zero import rank_zero_info
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from iodine_pl import pretrained
+from iodine_pl.checkpoints.finding import find_weights, run_of
+from iodine_pl.checkpoints.loading import load_model
+from iodine_pl.evaluation.panels import slot_tiles, tile_grid
+from iodine_pl.files.pictures import PictureError, cut_square, opaque, picture_of, read_picture
+from iodine_pl.scene_model import SceneModel
+
+__all__ = ["Picture", "show", "trained_size"]
+
+Picture = str | Path | Image.Image | NDArray[Any] | Tensor
+"""A file; a picture; an array (H, W), (H, W, C) or (B, H, W, C); or a tensor (H, W), (C, H, W) or (B, C, H, W). C is 1
+or 3. Values are uint8, or float in [0, 1]."""
+
+_PICTURE = (str, Path, Image.Image, np.ndarray, Tensor)
+_COLOR = {"L": "gray", "RGB": "colored"}
+_BATCH = 16  # images that are decomposed at once
+
+
+def show(
+    model: SceneModel | str | Path,
+    images: Picture | Sequence[Picture],
+    size: int | None = None,
+    crop: tuple[int, int, int] | None = None,
+    num_slots: int | None = None,
+    num_iterations: int | None = None,
+) -> Image.Image:
+    """Draws the slots of pictures: a row for each, as :func:`iodine_pl.evaluation.panels.slot_panel` has them.
+
+    The decomposition is that of evaluation, :meth:`iodine_pl.SceneModel.decompose`. It does not depend on the other
+    pictures, and the model stays in its mode. A gray picture becomes a colored one where the model takes three
+    channels, and a colored one gray where it takes one; a message says so.
+
+    Args:
+        model: a model; or its weights: path, ``last``, ``best``, name or address, see
+            :func:`iodine_pl.checkpoints.finding.find_weights`.
+        images: one or several, in any mix of kinds and sizes.
+        size: side in pixels of the square that each image is made: the middle of it, resized. None: that of the images
+            that the weights were trained on. A model does not know it: with one, None leaves the images as they are.
+        crop: first row, first column and side in pixels of the square that is kept, in place of the middle.
+        num_slots, num_iterations: K and T, if not the model's own.
+
+    Raises:
+        FileNotFoundError: if there are no such weights.
+        PictureError: if an image cannot be read, the images differ in size, or the weights do not tell theirs.
+        ValueError: if the model does not take these numbers.
+    """
+    if not isinstance(model, SceneModel):
+        size = trained_size(model) if size is None else size
+        model = load_model(model)
+    tensors = []
+    for name, picture in _named([images] if isinstance(images, _PICTURE) else images):
+        if size is not None or crop is not None:
+            picture = cut_square(picture, size, crop, name)
+        tensors.append(_tensor(name, picture, model.image_channels))
+    if not tensors:
+        raise PictureError("there are no pictures: give at least one")
+    if len({tensor.shape for tensor in tensors}) > 1:
+        raise PictureError("the images differ in size: give size=..., the side of those that the model was trained on")
+    return Image.fromarray(_panel(model, torch.stack(tensors), num_slots, num_iterations))
+
+
+def _named(images: Sequence[Picture]) -> Iterator[tuple[str, Image.Image]]:
+    """Yields every picture with its name for messages: the path of a file, else a number."""
+    number = 0
+    for given in images:
+        if isinstance(given, str | Path):
+            pictures = [read_picture(given)]
+        elif isinstance(given, Image.Image):
+            pictures = [opaque(given)]
+        elif isinstance(given, Tensor):
+            values = given.detach().cpu().numpy()
+            pictures = _of_array(np.moveaxis(values, -3, -1) if values.ndim > 2 else values, number)
+        else:
+            pictures = _of_array(np.asarray(given), number)
+        for picture in pictures:
+            yield str(given) if isinstance(given, str | Path) else f"image {number}", picture
+            number += 1
+
+
+def _of_array(values: NDArray[Any], number: int) -> list[Image.Image]:
+    images = values if values.ndim == 4 else [values]
+    return [picture_of(image, f"image {number + i}") for i, image in enumerate(images)]
+
+
+def _tensor(name: str, picture: Image.Image, channels: int) -> Tensor:
+    """Returns a picture as (C, H, W) uint8 with the channels of a model."""
+    mode = {1: "L", 3: "RGB"}.get(channels)
+    if mode is None:
+        raise PictureError(f"the model takes images of {channels} channels, but a picture has 1 or 3")
+    if picture.mode != mode:
+        rank_zero_info(f"{name} is {_COLOR[picture.mode]}; the model takes {_COLOR[mode]} images, so it is converted.")
+        picture = picture.convert(mode)
+    return torch.from_numpy(np.atleast_3d(np.array(picture))).permute(2, 0, 1)
+
+
+def _panel(model: SceneModel, images: Tensor, num_slots: int | None, num_iterations: int | None) -> NDArray[np.uint8]:
+    """Decomposes images (B, C, H, W) uint8, and returns their rows (height, width, 3)."""
+    rows: list[list[Tensor]] = []
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for start in range(0, len(images), _BATCH):
+                part = images[start : start + _BATCH]
+                # The index keys the noise of each image.
+                batch = {"image": part.to(model.device) / 255, "index": torch.arange(start, start + len(part))}
+                result = model.decompose(batch, num_slots=num_slots, num_iterations=num_iterations)
+                rows += slot_tiles(batch["image"], result)
+    finally:
+        model.train(training)
+    return tile_grid(rows)
+
+
+def trained_size(weights: str | Path) -> int:
+    """Returns the side in pixels of the images that weights were trained on.
+
+    Weights that come with the package have it on their card, and a checkpoint of a run in the configuration of the run.
+
+    Args:
+        weights: path, ``last``, ``best``, name or address.
+
+    Raises:
+        FileNotFoundError: if there are no such weights.
+        PictureError: if neither tells the size.
+    """
+    unknown = f"the size of the images that {weights} was trained on is not known: give --size, the side in pixels"
+    try:
+        size = _size_of_data(weights)
+    except (AttributeError, ImportError, TypeError, ValueError) as error:
+        raise PictureError(f"{unknown} ({error})") from None
+    if size is None:
+        raise PictureError(unknown)
+    if size[0] != size[1]:
+        raise PictureError(f"{weights} was trained on images of {size[0]}x{size[1]} pixels: give --size, the side")
+    return size[0]
+
+
+def _size_of_data(weights: str | Path) -> tuple[int, int] | None:
+    """Returns (H, W) of the images that weights were trained on, None where nothing names the data."""
+    if str(weights) in pretrained.available():
+        check = pretrained.read_card(str(weights))["check"]
+        kind, arguments = f"iodine_pl.datamodules.{check['datamodule']}", check["arguments"]
+    else:
+        run = run_of(find_weights(weights))
+        data = yaml.safe_load((run / "config.yaml").read_text()).get("data") if run else None
+        if data is None:
+            return None
+        kind, arguments = data["class_path"], data.get("init_args", {})
+    module, name = kind.rsplit(".", 1)
+    size: tuple[int, int] = getattr(import_module(module), name)(**arguments).image_size()
+    return size

@@ -1,0 +1,201 @@
+"""The installed command, as users type it: its exit status, its errors of one line, its help."""
+
+import contextlib
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+from command import BAR, ROOT, TINY, environment
+
+import iodine_pl
+from iodine_pl.cli import CommandError, run_command
+from iodine_pl.cli.tools import TOOLS
+from iodine_pl.pretrained import FOLDER
+
+_SCRIPT = Path(sys.executable).with_name("iodine")
+IODINE = [str(_SCRIPT)] if _SCRIPT.is_file() else [sys.executable, "-m", "iodine_pl"]
+
+
+def iodine(*arguments, folder, command=IODINE):
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def sentence(arguments):
+    with pytest.raises(CommandError) as ended:
+        run_command(arguments)
+    said = str(ended.value)
+    assert said.startswith("error: ")
+    assert "\n" not in said
+    return said
+
+
+def test_a_run_that_succeeds_exits_with_0_and_shows_no_object(tmp_path):
+    done = iodine("fit", *TINY, BAR, "--trainer.max_steps=2", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    for words in ("object at 0x", "LeafSpec", "litlogger", "Total FLOPs"):
+        assert words not in said
+    again = iodine("test", "--ckpt_path", "last", folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "it/s" not in again.stdout + again.stderr  # this is no terminal
+    shown = dict(line.split() for line in again.stdout.splitlines() if line.startswith("test/"))
+    assert {"test/ari_fg", "test/mse", "test/elbo"} <= set(shown)
+    assert "test_steps" not in again.stdout + again.stderr
+    assert "data: those of" in again.stderr
+
+
+def test_a_typo_is_one_line_and_exits_with_2(tmp_path):
+    typo = iodine("fit", "--trainer.max_stepz", "3", folder=tmp_path)
+    assert (typo.returncode, typo.stdout) == (2, "")
+    assert typo.stderr.startswith("error: there is no option --trainer.max_stepz. Did you mean --trainer.max_steps")
+    assert typo.stderr.endswith("? iodine fit --trainer.help lists the options\n")
+    assert typo.stderr.count("\n") == 1
+
+
+def test_a_mistake_in_the_code_keeps_its_traceback(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import iodine_pl\n\nclass Mine(iodine_pl.IODINE):\n    def __init__(self, **arguments):\n"
+        "        super().__init__(**arguments)\n        first, second = (1, 2, 3)\n"
+    )
+    command = [sys.executable, "-m", "iodine_pl"]
+    failed = iodine("fit", "--model=mine.Mine", *TINY[:4], folder=tmp_path, command=command)
+    assert failed.returncode == 1
+    assert "Traceback" in failed.stderr
+    assert "too many values to unpack" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fit", "--model.num_slotz=3"], "iodine_pl.IODINE has no option num_slotz. Did you mean num_slots?"),
+        (["fit", "--data.batchsize=3"], "TetrominoesDataModule has no option batchsize. Did you mean batch_size"),
+        (["fit", "--num_slots=3"], "no option --num_slots. Did you mean --model.num_slots"),
+        (["fit", "--model.num_slots=abc"], "num_slots must be int or null, got abc"),
+        (["fit", "--model.pixel_likelihood=men"], "pixel_likelihood must be mixture or mean, got men"),
+        (["fit", "--model.num_slots=0"], "num_slots must be at least 1, got 0"),
+        (["fit", "--data.batch_size=0"], "batch_size must be at least 1, got 0"),
+        (["fit", "--data=Tetrominos"], "there is no class Tetrominos. Did you mean TetrominoesDataModule?"),
+        (["fit", "--model=VEA"], "there is no class VEA. Did you mean VAE?"),
+        (["fit", "--trainer.max_steps=x"], "trainer.max_steps must be int, got x"),
+        (["fit", "--config=none.yaml"], "there is no configuration none.yaml"),
+        (["fit", "--config=typo.yaml"], "iodine_pl.IODINE has no option num_slotz. Did you mean num_slots?"),
+        (["fit", "--config=section.yaml"], "no option trainr.max_steps. Did you mean --trainer.max_steps"),
+        (["tset"], "there is no command tset. Did you mean test?"),
+        (["prepare", "clever"], "dataset must be tetrominoes or multi_dsprites or clevr, got clever"),
+        (["prepare", "tetrominoes", "--size=64"], "tetrominoes is converted as it is: leave out --size"),
+        (["generate", "clevr"], "count"),
+        (["export", "tetrominoes"], "required: out"),
+        (["test", "--ckpt_path=words.ckpt"], "words.ckpt is no checkpoint"),
+        (["export", "words.ckpt", "--out=a.ckpt"], "words.ckpt is no checkpoint"),
+        (["test", "--ckpt_path=numbers.ckpt"], "it has no state_dict and no hyper_parameters"),
+    ],
+)
+def test_what_a_user_can_put_right_is_one_sentence(folder, arguments, words):
+    (folder / "typo.yaml").write_text("model:\n  class_path: iodine_pl.IODINE\n  init_args:\n    num_slotz: 3\n")
+    (folder / "section.yaml").write_text("trainr:\n  max_steps: 3\n")
+    (folder / "words.ckpt").write_text("no checkpoint")
+    torch.save({"step": 3}, folder / "numbers.ckpt")
+    assert words in sentence(arguments)
+    assert not (folder / "data").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_a_missing_accelerator_is_one_sentence(folder):
+    assert "no GPU was found" in sentence(["fit", "--trainer.accelerator=gpu"])
+
+
+def test_a_missing_extra_is_one_sentence(folder, monkeypatch):
+    monkeypatch.setattr("iodine_pl.evaluation.extra.find_spec", lambda name: None)
+    config = ROOT / "configs" / "experiments" / "factor_probe.yaml"
+    arguments = ["test", "--ckpt_path=tetrominoes", f"--config={config}", "--data.num_train=4", "--data.num_val=4", BAR]
+    assert "iodine-pl[experiments]" in sentence(arguments)
+
+
+@pytest.mark.parametrize("content", [b"", b"not HDF5"])
+def test_a_users_file_is_never_to_be_deleted(folder, content):
+    (folder / "mine.h5").write_bytes(content)
+    said = sentence(["fit", "--data=SceneDataModule", "--data.path=mine.h5", *TINY, BAR])
+    assert "mine.h5" in said
+    assert "elete" not in said
+
+
+def test_help_fits_on_two_screens_and_says_where_the_rest_is(folder, capsys):
+    for arguments, words in (
+        (["--help"], ["fit", "test", *(name for name in TOOLS if name != "decompose")]),
+        (["fit", "--help"], ["--ckpt_path", "--panels.num_images", "--model.help", "--data.help", "--trainer.help"]),
+        (["fit", "--model.help"], ["--model.num_slots"]),
+        (["fit", "--data.help", "ClevrDataModule"], ["--data.max_objects"]),
+        (["fit", "--trainer.help"], ["--trainer.accumulate_grad_batches"]),
+        (["prepare", "--help"], ["--source", "a file that you have"]),
+        (["report", "--help"], ["--images"]),
+    ):
+        with contextlib.suppress(SystemExit):
+            run_command(arguments)
+        said = capsys.readouterr().out
+        assert all(word in said for word in words), said
+        if arguments[-1] == "--help":
+            assert said.count("\n") <= 100
+            assert max(map(len, said.split("\n"))) <= 120
+
+
+def test_the_version_is_that_of_the_package(folder, capsys):
+    run_command(["--version"])
+    assert capsys.readouterr().out == f"iodine-pl {version('iodine-pl')}\n"
+    assert iodine_pl.__version__ == version("iodine-pl")
+
+
+@pytest.mark.parametrize("module", ["official", "report", "pretrained", "datamodules.prepare", "datamodules.generate"])
+def test_the_modules_are_commands_as_before(tmp_path, module):
+    shown = iodine("--help", folder=tmp_path, command=[sys.executable, "-m", f"iodine_pl.{module}"])
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("usage: ")
+
+
+def test_shipped_weights_know_their_data(folder, capsys):
+    found = []
+
+    class Stop(Exception):
+        pass
+
+    def note(cli):
+        found.append(cli.config.test.data)
+        raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("iodine_pl.cli.IodineCLI.before_instantiate_classes", note)
+        clevr = f"--ckpt_path={FOLDER / 'clevr6_32px.ckpt'}"
+        for arguments in (
+            ["--ckpt_path=clevr6_32px"],
+            ["--ckpt", "clevr6_32px", "--data.num_test=8"],
+            ["--data=TetrominoesDataModule", clevr],
+            ["--config=named.yaml"],
+            ["--data.num_test=4", "--config=named.yaml", "--data=ClevrDataModule"],
+        ):
+            (folder / "named.yaml").write_text("ckpt_path: clevr6_32px\ndata:\n  init_args:\n    max_objects: 3\n")
+            with pytest.raises(Stop):
+                run_command(["test", *arguments])
+    kinds = [data.class_path.rsplit(".", 1)[-1] for data in found]
+    assert kinds == ["ClevrDataModule"] * 2 + ["TetrominoesDataModule"] + ["ClevrDataModule"] * 2
+    given = [(data.init_args.num_train, data.init_args.num_test, data.init_args.get("max_objects")) for data in found]
+    assert given[0] == (8000, 320, 6)
+    assert given[1] == (8000, 8, 6)
+    assert given[2] == (None, 320, None)
+    assert given[3] == (8000, 320, 3)
+    assert found[2].init_args.batch_size == 128

@@ -1,0 +1,82 @@
+"""Configurations that come with the package are named anywhere."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+from command import BAR, ROOT, run
+
+from iodine_pl.cli import run_command
+from iodine_pl.configs import FOLDER, available, find_configuration
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def printed(capsys, *arguments):
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run_command([*arguments, "--print_config"])
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_all_of_the_repository_are_there():
+    files = {path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.yaml")}
+    assert set(available()) == {path.with_suffix("").as_posix() for path in files}
+    assert {"quickstart", "experiments/segmentation"} <= set(available())
+
+
+@pytest.mark.parametrize("spelling", [["--config", "quickstart"], ["--config=quickstart"], ["-c", "quickstart"]])
+def test_a_name_means_a_shipped_configuration(folder, capsys, spelling):
+    config = printed(capsys, "fit", *spelling, "--model.num_slots=5")
+    assert config["name"] == "quickstart"
+    assert config["model"]["init_args"]["num_slots"] == 5
+    assert config["data"]["init_args"]["num_train"] == 8192
+
+
+def test_the_data_are_those_that_it_names(folder, capsys):
+    config = printed(capsys, "--config=quickstart_multi_dsprites")
+    assert config["data"]["class_path"].endswith("MultiDSpritesDataModule")
+
+
+def test_a_file_of_that_name_comes_first(folder, capsys):
+    (folder / "quickstart").write_text("name: mine\n")
+    assert printed(capsys, "--config", "quickstart")["name"] == "mine"
+    shutil.copy(FOLDER / "tetrominoes.yaml", folder / "a.yaml")
+    assert printed(capsys, "--config", "a.yaml")["name"] == "tetrominoes"
+
+
+def test_several_and_their_order(folder, capsys):
+    config = printed(capsys, "--config", "quickstart", "--config=experiments/segmentation")
+    assert config["name"] == "quickstart"
+    assert [callback["class_path"].rsplit(".", 1)[1] for callback in config["trainer"]["callbacks"]] == ["Segmentation"]
+
+
+@pytest.mark.parametrize("spelling", [["--config", "quickstrat"], ["--config=quickstrat"], ["--config=no/such.yaml"]])
+def test_an_unknown_name_lists_what_there_is(folder, spelling):
+    with pytest.raises(SystemExit, match=r"no configuration .*: give a file, or one of clevr6,.* experiments/segment"):
+        run_command(["fit", *spelling])
+    assert list(folder.iterdir()) == []
+
+
+def test_a_path_is_returned_as_it_is(folder):
+    (folder / "a.yaml").touch()
+    assert str(find_configuration("a.yaml")) == "a.yaml"
+
+
+def test_an_experiment_on_shipped_weights_is_a_page(folder):
+    few = ["--data.num_train=8", "--data.num_val=2", "--data.num_test=3", "--data.batch_size=3"]
+    weights = ["--ckpt_path", "tetrominoes", "--config", "experiments/segmentation"]
+    run("test", *weights, *few, BAR, "--trainer.accelerator=cpu", folder=folder)
+    made = folder / "runs/tetrominoes/version_0"
+    assert (made / "experiments" / "segmentation.json").is_file()
+    report = [sys.executable, "-m", "iodine_pl.report", "runs/tetrominoes/version_0", "--images=2"]
+    subprocess.run(report, check=True, cwd=folder)
+    page = (made / "report.html").read_text()
+    assert "tetrominoes.ckpt" in page
+    assert "Segmentation" in page

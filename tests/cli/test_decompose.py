@@ -1,0 +1,185 @@
+"""Slots of one's own pictures, by the command and in Python."""
+
+import logging
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers import small
+from PIL import Image
+
+import iodine_pl
+from iodine_pl.cli import decompose as command
+from iodine_pl.evaluation.panels import slot_panel, slot_tiles
+from iodine_pl.files.pictures import PictureError
+from iodine_pl.pretrained import available
+from iodine_pl.showing import trained_size
+
+
+def pixels(height, width, *channels, seed=0):
+    return np.random.default_rng(seed).integers(256, size=(height, width, *channels), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(pixels(40, 60, 3)).save("wide.png")
+    Image.fromarray(pixels(35, 35, 3)).save("square.png")
+    Image.fromarray(pixels(50, 30)).save("gray.png")
+    Image.fromarray(pixels(20, 20).astype(np.uint16) * 256).save("deep.png")
+    (tmp_path / "notes.png").write_text("no picture")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "wide.png").read_bytes()[:2000])
+    return tmp_path
+
+
+def typed(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["iodine", *arguments])
+    return command.main()
+
+
+def test_as_typed(folder, monkeypatch, capsys):
+    assert typed(monkeypatch, "wide.png", "square.png", "--weights", "tetrominoes", "--num_iterations", "1") == 0
+    assert capsys.readouterr().out == "slots: slots.png\n"
+    with Image.open("slots.png") as panel:
+        assert panel.size == (6 * 107 + 2, 2 * 107 + 2)  # 35 pixels enlarged to 105, three slots
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["deep.png"], "deep.png has more than 8 bits per channel: convert it to 8 bits first"),
+        (["notes.png"], "notes.png is no picture that can be read: give a PNG, JPEG, BMP or WebP file"),
+        (["cut.png"], "cut.png cannot be read as a picture"),
+        (["none.png"], "there is no picture none.png"),
+        (["."], ". is a folder: give its pictures"),
+        (["wide.png", "--out", "wide.png"], "wide.png is one of the images: name another file by --out"),
+        (["wide.png", "--out", "slots.jpg"], "slots.jpg is not the name of a PNG file"),
+        (["wide.png", "--weights", "clevr7"], "there is no checkpoint clevr7"),
+        (["wide.png", "--crop", "[0,0,41]"], "wide.png has 40 rows and 60 columns: the crop [0, 0, 41] is not in it"),
+        (["wide.png", "--size", "0"], "the size must be at least 1 pixel, got 0"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(folder, monkeypatch, capsys, arguments, words):
+    assert typed(monkeypatch, *arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert words in shown.err
+    assert shown.err.count("\n") == 1
+    assert not (folder / "slots.png").exists()
+    assert not list(folder.glob("*.partial"))
+
+
+def test_an_error_leaves_the_picture_that_was_there(folder):
+    (folder / "slots.png").write_text("old")
+    with pytest.raises(PictureError, match="8 bits"):
+        command.decompose([folder / "deep.png"])
+    assert (folder / "slots.png").read_text() == "old"
+
+
+def test_a_color_picture_with_16_bits_is_refused(folder):
+    import struct
+    import zlib
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    rows = zlib.compress((b"\0" + bytes(range(24))) * 4)
+    file = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    (folder / "color.png").write_bytes(file)
+    with pytest.raises(PictureError, match=r"color.png has more than 8 bits"):
+        iodine_pl.show(small(), "color.png", size=8)
+
+
+def test_the_size_is_that_of_training(folder):
+    sizes = {name: trained_size(name) for name in available()}
+    assert sizes.items() >= {"tetrominoes": 35, "clevr6_32px": 32, "multi_dsprites_32px": 32}.items()
+
+
+def test_the_size_of_a_run_is_in_its_configuration(folder, monkeypatch, capsys):
+    run = folder / "runs" / "mine" / "version_0"
+    (run / "checkpoints").mkdir(parents=True)
+    weights = run / "checkpoints" / "best.ckpt"
+    weights.write_bytes((iodine_pl.pretrained.FOLDER / "tetrominoes.ckpt").read_bytes())
+    data = "data: {class_path: iodine_pl.datamodules.ClevrDataModule, init_args: {size: 24, pixel_stride: 2}}\n"
+    (run / "config.yaml").write_text(data)
+    assert trained_size("best") == trained_size(weights) == 12
+    other = "data: {class_path: iodine_pl.datamodules.SceneDataModule, init_args: {path: gone.h5}}\n"
+    for text in (other, "model: {}\n"):
+        (run / "config.yaml").write_text(text)
+        assert typed(monkeypatch, "wide.png", "--weights", "best") == 2
+        said = capsys.readouterr().err
+        assert "the size of the images that best was trained on is not known: give --size, the side in pixels" in said
+    assert typed(monkeypatch, "wide.png", "--weights", "best", "--size", "16", "--num_iterations", "0") == 0
+
+
+def test_the_panel_is_that_of_evaluation():
+    model = small(num_iterations=1).train()
+    images = torch.from_numpy(pixels(12, 12, 3, seed=1)).permute(2, 0, 1)[None]
+    shown = iodine_pl.show(model, images, num_slots=2, num_iterations=3)
+    assert model.training
+    model.eval()
+    with torch.no_grad():
+        result = model.decompose({"image": images, "index": torch.arange(1)}, num_slots=2, num_iterations=3)
+    np.testing.assert_array_equal(np.asarray(shown), slot_panel(images / 255, result))
+
+
+def test_all_kinds_of_images_in_one_picture(folder):
+    values = pixels(35, 35, 3)
+    tensor = torch.from_numpy(values).permute(2, 0, 1)
+    kinds = ["square.png", Image.fromarray(values), values, values / 255, tensor, tensor[None] / 255]
+    model = small(batch_size=1)
+    panels = [np.asarray(iodine_pl.show(model, kind)) for kind in kinds]
+    for panel in panels[1:]:
+        np.testing.assert_array_equal(panel, panels[0])
+    assert np.asarray(iodine_pl.show(model, [*kinds, "wide.png", pixels(9, 7)], size=10)).shape[0] == 8 * 102 + 2
+    with pytest.raises(PictureError, match="differ in size: give size="):
+        iodine_pl.show(model, ["square.png", "wide.png"])
+
+
+def test_the_middle_or_the_crop(monkeypatch):
+    from iodine_pl import showing
+
+    seen = []
+    monkeypatch.setattr(showing, "slot_tiles", lambda images, result: seen.append(images) or slot_tiles(images, result))
+    values = pixels(12, 20, 3)
+    iodine_pl.show(small(), values, size=12)
+    iodine_pl.show(small(), values, crop=(2, 1, 8))
+    for images, square in zip(seen, (values[:, 4:16], values[2:10, 1:9]), strict=True):
+        np.testing.assert_array_equal((images[0].permute(1, 2, 0) * 255).round().numpy(), square)
+
+
+def test_gray_and_color_are_converted_and_it_says_so(folder, caplog):
+    caplog.set_level(logging.INFO)
+    iodine_pl.show(small(), "gray.png", size=8)
+    assert "gray.png is gray; the model takes colored images, so it is converted" in caplog.text
+    iodine_pl.show(small(image_channels=1), pixels(8, 8, 3))
+    assert "image 0 is colored; the model takes gray images, so it is converted" in caplog.text
+    caplog.clear()
+    iodine_pl.show(small(image_channels=1), "gray.png", size=8)
+    assert "converted" not in caplog.text
+
+
+def test_transparent_parts_are_white(folder):
+    values = np.zeros((8, 8, 4), np.uint8)
+    values[:, 4:, 3] = 255
+    Image.fromarray(values).save("clear.png")
+    panel = np.asarray(iodine_pl.show(small(), "clear.png"))
+    assert (panel[2:98, 2:50] == 255).all()
+    assert (panel[2:98, 50:98] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((8, 8, 4), np.uint8), r"image 0 has the shape \(8, 8, 4\)"),
+        (np.zeros((8, 8), np.uint16), "image 0 is uint16: give uint8, or float"),
+        (np.full((8, 8), 2.0), r"image 0 has values from 2 to 2: scale them to \[0, 1\]"),
+        (Image.fromarray(np.zeros((8, 8), np.uint16)), "more than 8 bits per channel"),
+        ([], "there are no pictures"),
+    ],
+)
+def test_wrong_images_are_refused(image, words):
+    with pytest.raises(PictureError, match=words):
+        iodine_pl.show(small(), image)

@@ -1,0 +1,130 @@
+"""A run has one folder, whatever its logger, and overwrites nothing that is not its own."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from command import BAR, TINY, run, start
+
+from iodine_pl.callbacks.run_folder import RunFolder
+from iodine_pl.cli import run_command
+
+STEPS = ["--trainer.max_steps=3", "--trainer.val_check_interval=3"]
+OWN = f"# mine\nmodel:\n  class_path: iodine_pl.IODINE\n  init_args:\n    {TINY[4].split('.')[1].replace('=', ': ')}\n"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files(folder):
+    """Returns the files of a run, but for those of its loggers."""
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return {name for name in found if "tfevents" not in name and name not in ("hparams.yaml", "metrics.csv")}
+
+
+RUN = {
+    "config.yaml",
+    "checkpoints/best.ckpt",
+    "checkpoints/last.ckpt",
+    "panels/slots_0000003.png",
+    "panels/refinement_0000003.png",
+}
+LOGGERS = {
+    "none": ["--trainer.logger=false"],
+    "in the working folder": ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=.", "--trainer.logger.name="],
+    "one that has no folder": ["--trainer.logger=note_loggers.Pictures"],
+}
+
+
+@pytest.mark.parametrize("logger", LOGGERS.values(), ids=list(LOGGERS))
+def test_the_folder_does_not_depend_on_the_logger(folder, logger):
+    (folder / "config.yaml").write_text(OWN)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "last.ckpt").write_text("mine")
+    for i in range(2):
+        cli = run_command(["--config", "config.yaml", *TINY, BAR, *STEPS, *logger])
+        assert files(folder / f"runs/tetrominoes/version_{i}") == RUN
+        assert cli.trainer.global_step == 3
+    assert (folder / "config.yaml").read_text() == OWN
+    assert files(folder / "checkpoints") == {"last.ckpt"}
+    assert (folder / "checkpoints" / "last.ckpt").read_text() == "mine"
+    first = folder / "runs/tetrominoes/version_0"
+    saved = (first / "checkpoints" / "last.ckpt").read_bytes()
+    run_command(["--ckpt_path", "last", "--trainer.max_steps=6", BAR])
+    again = torch.load("runs/tetrominoes/version_1/checkpoints/last.ckpt", weights_only=False)
+    assert again["global_step"] == 6
+    run_command(["test", "--ckpt_path", "best", BAR, *logger])
+    run_command(["predict", "--ckpt_path", "best", BAR, *logger])
+    of_run = files(folder / "runs/tetrominoes/version_1")
+    assert {"predictions.h5", "panels/test_slots_0000000.png"} <= of_run
+    assert (first / "checkpoints" / "last.ckpt").read_bytes() == saved
+    assert len(list((folder / "runs/tetrominoes").iterdir())) == 2
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # it has
+def test_a_checkpoint_of_ones_own_beside_ones_own_configuration(folder):
+    """It goes on in a folder of its own: the folder that it lies in was not made by a run."""
+    run_command([*TINY, BAR, *STEPS])
+    (folder / "checkpoints").mkdir()
+    (folder / "runs/tetrominoes/version_0/checkpoints/last.ckpt").rename(folder / "checkpoints/mine.ckpt")
+    (folder / "config.yaml").write_text(OWN)
+    run_command(["--ckpt_path", "checkpoints/mine.ckpt", *TINY, BAR, "--trainer.max_steps=4", "--name=on"])
+    assert (folder / "config.yaml").read_text() == OWN
+    assert files(folder / "checkpoints") == {"mine.ckpt"}
+    assert (folder / "runs/on/version_0/checkpoints/last.ckpt").is_file()
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # it has
+def test_a_run_goes_on_where_it_was_moved(folder):
+    run_command([*TINY, BAR, *STEPS])
+    (folder / "runs/tetrominoes/version_0").rename(folder / "good")
+    run_command(["--ckpt_path", "good/checkpoints/last.ckpt", BAR, "--trainer.max_steps=4"])
+    assert torch.load("good/checkpoints/last.ckpt", weights_only=False)["global_step"] == 4
+    assert yaml.safe_load(Path("good/config.yaml").read_text())["trainer"]["max_steps"] == 4
+
+
+def test_runs_are_kept_where_the_trainer_is_told(folder):
+    elsewhere = ["--trainer.default_root_dir", "else/where"]
+    run_command([*TINY, BAR, *STEPS, *elsewhere])
+    assert files(folder / "else/where/tetrominoes/version_0") == RUN
+    run_command(["--ckpt_path", "last", *elsewhere, BAR, "--trainer.max_steps=4"])
+    last = folder / "else/where/tetrominoes/version_0/checkpoints/last.ckpt"
+    assert torch.load(last, weights_only=False)["global_step"] == 4
+    assert not (folder / "runs").exists()
+    with pytest.raises(SystemExit, match="there is no checkpoint in any run of runs"):
+        run_command(["--ckpt_path", "last"])
+
+
+def test_two_runs_started_together_do_not_share_a_folder(folder):
+    names = [RunFolder(Path("runs"), "a").claim() for _ in range(3)]
+    assert names == [Path(f"runs/a/version_{i}") for i in range(3)]
+    both = [start(*TINY, BAR, *STEPS, folder=folder) for _ in range(2)]
+    for process in both:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+    assert [files(folder / f"runs/tetrominoes/version_{i}") for i in range(2)] == [RUN, RUN]
+
+
+def test_a_number_that_another_run_takes_meanwhile_is_passed_over(folder, monkeypatch):
+    (folder / "runs/a/version_4").mkdir(parents=True)
+    (folder / "runs/a/version_5").write_text("no folder")
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter([]))  # none was there when it looked
+    (folder / "runs/a/version_0").mkdir()
+    assert RunFolder(Path("runs"), "a").claim() == Path("runs/a/version_1")
+
+
+def test_two_processes_share_the_folder(folder):
+    run(*TINY, BAR, *STEPS, "--trainer.devices=2", "--trainer.logger=false", folder=folder)
+    assert files(folder / "runs/tetrominoes/version_0") == RUN
+    run("test", "--ckpt_path=last", BAR, folder=folder)
+    assert len(list((folder / "runs/tetrominoes").iterdir())) == 1
+
+
+def test_a_fast_dev_run_leaves_no_checkpoint(folder, capsys):
+    run_command([*TINY, BAR, "--trainer.fast_dev_run=1"])
+    assert not list(folder.rglob("*.ckpt"))
+    assert "to go on" not in capsys.readouterr().out
