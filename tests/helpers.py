@@ -77,7 +77,7 @@ def loader(**arguments):
     return DataLoader(Images(**arguments), batch_size=3)
 
 
-def fit(model, images, tmp_path, **arguments):
-    made = trainer(tmp_path, limit_val_batches=0, **arguments)
+def fit(model, images, tmp_path, *callbacks, **arguments):
+    made = trainer(tmp_path, *callbacks, limit_val_batches=0, **arguments)
     made.fit(model, DataLoader(images, batch_size=2), DataLoader(images))
     return made

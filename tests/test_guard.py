@@ -25,7 +25,7 @@ def test_a_bad_batch_is_skipped_and_counted(tmp_path):
     with pytest.warns(
         UserWarning, match=r"Skipped an update \(1 so far, 1 in a row\): the NLL at refinement step 0 \(image 1"
     ):
-        fit(model, with_bad(5), tmp_path, callbacks=[Watch()])
+        fit(model, with_bad(5), tmp_path, Watch())
     assert [count for count, _ in seen] == [0, 0, 1, 1, 1, 1]
     assert torch.equal(seen[1][1], seen[2][1])  # the third update did nothing
     assert not torch.equal(seen[2][1], seen[3][1])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.optim.optimizer import ParamsT
 
-__all__ = ["COEFFICIENTS", "Muon", "TFAdam", "orthogonalized", "square_root_rule"]
+__all__ = ["COEFFICIENTS", "Muon", "TFAdam", "learning_rate_decay", "orthogonalized", "square_root_rule"]
 
 COEFFICIENTS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
@@ -204,3 +205,35 @@ def orthogonalized(x: Tensor, coefficients: Sequence[tuple[float, float, float]]
         if step < len(coefficients):
             gram = factor @ gram @ factor
     return x if product is None else product @ x
+
+
+def learning_rate_decay(kind: Literal["exponential", "cosine"], factor: float, steps: int) -> Callable[[int], float]:
+    """Returns what is left of the learning rate, as a function of the updates done.
+
+    Args:
+        kind: ``exponential``: it falls by ``factor`` over each ``steps`` updates, as in the released code; ``cosine``:
+            it falls to zero over ``steps`` updates, along half a cosine.
+        factor: of ``exponential``.
+        steps: updates.
+
+    Raises:
+        ValueError: for an unknown kind.
+
+    Example:
+        >>> decay = learning_rate_decay("cosine", 0.1, steps=100)
+        >>> [round(decay(updates), 3) for updates in (0, 50, 100, 200)]
+        [1.0, 0.5, 0.0, 0.0]
+    """
+    if kind == "exponential":
+        return partial(_exponential, factor, steps)
+    if kind == "cosine":
+        return partial(_cosine, steps)
+    raise ValueError(f"decay must be 'exponential' or 'cosine', got {kind!r}")
+
+
+def _exponential(factor: float, steps: int, updates: int) -> float:
+    return math.pow(factor, updates / steps)
+
+
+def _cosine(steps: int, updates: int) -> float:
+    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, updates / steps))

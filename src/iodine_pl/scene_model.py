@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from iodine_pl.evaluation.metrics import MeanTrace, to_device
 from iodine_pl.guard import NonFiniteGuard, poison_if_nonfinite
-from iodine_pl.optim import Muon, TFAdam, square_root_rule
+from iodine_pl.optim import Muon, TFAdam, learning_rate_decay, square_root_rule
 from iodine_pl.posterior import keyed_normal
 from iodine_pl.result import Decomposition, loss_terms
 
@@ -55,8 +54,6 @@ class SceneModel(pl.LightningModule):
             raise ValueError(f"optimizer must be 'tf_adam', 'adam' or 'muon', got {optimizer!r}")
         if adam_learning_rate is not None and optimizer != "muon":
             raise ValueError(f"adam_learning_rate is for optimizer='muon'; {optimizer!r} has learning_rate alone")
-        if decay not in ("exponential", "cosine"):
-            raise ValueError(f"decay must be 'exponential' or 'cosine', got {decay!r}")
         if seed < 0:
             raise ValueError(f"seed must not be negative, got {seed}")
         self.learning_rate = learning_rate
@@ -66,9 +63,7 @@ class SceneModel(pl.LightningModule):
         self.betas = (betas[0], betas[1])
         self.adam_epsilon = adam_epsilon
         self.adam_learning_rate = adam_learning_rate
-        self.decay = decay
-        self.decay_factor = decay_factor
-        self.decay_steps = decay_steps
+        self.decay = learning_rate_decay(decay, decay_factor, decay_steps)
         self.gradient_clip_norm = gradient_clip_norm
         self.seed = seed
         self.guard = NonFiniteGuard(max_skipped_updates)
@@ -147,7 +142,7 @@ class SceneModel(pl.LightningModule):
         rates = [rate * scale for rate in self._learning_rates()]
         rank_zero_info(f"Learning rate {' and '.join(f'{rate:.3g}' for rate in rates)}{origin}.")
         optimizer = self._make_optimizer(rates)
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._decayed)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.decay)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule, "interval": "step"}}
 
     def _make_optimizer(self, rates: list[float]) -> torch.optim.Optimizer:
@@ -157,12 +152,6 @@ class SceneModel(pl.LightningModule):
             return Muon(self.parameters(), rate, adam_rate, betas=self.betas, eps=self.adam_epsilon, shared=shared)
         kind = TFAdam if self.optimizer == "tf_adam" else torch.optim.Adam
         return kind(self.parameters(), rates[0], betas=self.betas, eps=self.adam_epsilon)
-
-    def _decayed(self, step: int) -> float:
-        """Returns what is left of the learning rate after so many updates."""
-        if self.decay == "exponential":
-            return math.pow(self.decay_factor, step / self.decay_steps)
-        return 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / self.decay_steps))
 
     def _learning_rates(self) -> list[float]:
         """Returns the learning rate of each of the optimiser's groups, at the reference batch size."""
