@@ -381,7 +381,7 @@ def test_any_checkpoint_is_loaded_as_what_it_is(tmp_path):
     assert isinstance(VAE.load_from_checkpoint(tmp_path / "vae.ckpt"), VAE)
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         load_model(tmp_path / "none.ckpt")
-    torch.save({"hyper_parameters": {"_class_path": "torch.nn.Linear"}}, tmp_path / "odd.ckpt")
+    torch.save({"state_dict": {}, "hyper_parameters": {"_class_path": "torch.nn.Linear"}}, tmp_path / "odd.ckpt")
     with pytest.raises(TypeError, match=r"not derived from iodine_pl\.SceneModel"):
         load_model(tmp_path / "odd.ckpt")
 

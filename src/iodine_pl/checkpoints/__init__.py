@@ -19,6 +19,7 @@ no position of a data loader is saved. It rests on these parts:
 - The state of callbacks is saved by Lightning: :class:`iodine_pl.callbacks.BestCheckpoint` remembers the best score and
   the metric it is of.
 - :class:`iodine_pl.callbacks.LastCheckpoint` saves at the end of a batch, also in the middle of an epoch, before a
-  validation, and when training stops or is stopped by a signal. After ``on_train_end`` the Trainer would take an epoch that was left in the middle for a whole one.
+  validation, and when training stops or is stopped by a signal. After ``on_train_end`` the Trainer would take an
+  epoch that was left in the middle for a whole one.
 - :class:`iodine_pl.checkpoints.writing.AtomicCheckpointIO` leaves the old file or the new one, whenever a kill comes.
 """
