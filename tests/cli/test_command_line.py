@@ -124,7 +124,8 @@ def test_a_missing_accelerator_is_one_sentence(folder):
 def test_a_missing_extra_is_one_sentence(folder, monkeypatch):
     monkeypatch.setattr("iodine_pl.evaluation.extra.find_spec", lambda name: None)
     config = ROOT / "configs" / "experiments" / "factor_probe.yaml"
-    arguments = ["test", "--ckpt_path=tetrominoes", f"--config={config}", "--data.num_train=4", "--data.num_val=4", BAR]
+    arguments = ["test", "--ckpt_path=tetrominoes", f"--config={config}", "--data.num_train=4", "--data.num_val=4"]
+    arguments += ["--data.batch_size=4", BAR]
     assert "iodine-pl[experiments]" in sentence(arguments)
 
 

@@ -45,15 +45,19 @@ def sentence_of(error: BaseException, about_values: bool = False) -> str | None:
     if missing_extra or isinstance(error, _SAID):
         return _with_remedy(str(error))
     if about_values and isinstance(error, TypeError | ValueError):
-        # jsonargparse wraps what a constructor raised.
-        while isinstance(error.__cause__, ImportError | TypeError | ValueError):
-            error = error.__cause__
+        while isinstance(error.__cause__, ImportError | TypeError | ValueError) and _is_of_parser(error):
+            error = error.__cause__  # what a constructor raised
         if isinstance(error, ImportError):
             return sentence_of(error)
         last = traceback.extract_tb(error.__traceback__)[-1:]
         if last and (last[0].line or "").startswith("raise "):
             return str(error)
     return None
+
+
+def _is_of_parser(error: BaseException) -> bool:
+    """Tells whether jsonargparse raised an error, about another."""
+    return any("jsonargparse" in frame.filename for frame in traceback.extract_tb(error.__traceback__)[-1:])
 
 
 def _with_remedy(sentence: str) -> str:
