@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from iodine_pl import IODINE, Decomposition
+from iodine_pl import IODINE, Decomposition, MeanAdjustedRandIndex
 
 SMALL = {
     "num_slots": 3,
@@ -81,3 +81,16 @@ def fit(model, images, tmp_path, *callbacks, **arguments):
     made = trainer(tmp_path, *callbacks, limit_val_batches=0, **arguments)
     made.fit(model, DataLoader(images, batch_size=2), DataLoader(images))
     return made
+
+
+def counted_masks(monkeypatch):
+    """Returns a list to which every later update of an ARI adds the masks that it counts."""
+    seen = []
+    update = MeanAdjustedRandIndex.update
+
+    def counts(metric, label, masks):
+        seen.append(masks)
+        update(metric, label, masks)
+
+    monkeypatch.setattr(MeanAdjustedRandIndex, "update", counts)
+    return seen

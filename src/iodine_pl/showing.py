@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from iodine_pl import pretrained
 from iodine_pl.checkpoints.finding import find_weights, run_of
-from iodine_pl.checkpoints.loading import load_model
+from iodine_pl.checkpoints.loading import imported, load_model, read_checkpoint
 from iodine_pl.evaluation.panels import slot_tiles, tile_grid
 from iodine_pl.files.pictures import PictureError, cut_square, opaque, picture_of, read_picture
 from iodine_pl.scene_model import SceneModel
@@ -131,7 +129,7 @@ def _panel(model: SceneModel, images: Tensor, num_slots: int | None, num_iterati
 def trained_size(weights: str | Path) -> int:
     """Returns the side in pixels of the images that weights were trained on.
 
-    Weights that come with the package have it on their card, and a checkpoint of a run in the configuration of the run.
+    It is that of the data that the run's configuration names, or the checkpoint itself where it lies in no run.
 
     Args:
         weights: path, ``last``, ``best``, name or address.
@@ -154,15 +152,11 @@ def trained_size(weights: str | Path) -> int:
 
 def _size_of_data(weights: str | Path) -> tuple[int, int] | None:
     """Returns (H, W) of the images that weights were trained on, None where nothing names the data."""
-    if str(weights) in pretrained.available():
-        check = pretrained.read_card(str(weights))["check"]
-        kind, arguments = f"iodine_pl.datamodules.{check['datamodule']}", check["arguments"]
-    else:
-        run = run_of(find_weights(weights))
-        data = yaml.safe_load((run / "config.yaml").read_text()).get("data") if run else None
-        if data is None:
-            return None
-        kind, arguments = data["class_path"], data.get("init_args", {})
-    module, name = kind.rsplit(".", 1)
-    size: tuple[int, int] = getattr(import_module(module), name)(**arguments).image_size()
+    path = find_weights(weights)
+    run = run_of(path)
+    settings = read_checkpoint(path) if run is None else yaml.safe_load((run / "config.yaml").read_text())
+    data = settings.get("data")
+    if data is None:
+        return None
+    size: tuple[int, int] = imported(data["class_path"])(**data.get("init_args", {})).image_size()
     return size

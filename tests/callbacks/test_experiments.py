@@ -12,14 +12,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from command import BAR, ROOT, TINY, run
-from helpers import Images, Other
+from helpers import Images, Other, counted_masks, small
 from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from iodine_pl import Decomposition, MeanAdjustedRandIndex, Trace
+from iodine_pl import Decomposition, Trace
 from iodine_pl.baselines import VAE
 from iodine_pl.callbacks import AdjustedRandIndex
 from iodine_pl.callbacks.experiments import (
@@ -108,14 +108,7 @@ def test_segmentation_of_the_truth(tmp_path, data_dir):
 
 
 def test_the_pictures_of_a_segmentation_are_what_the_index_counted(tmp_path, monkeypatch):
-    from helpers import small
-
-    scored, drawn = [], []
-    update = MeanAdjustedRandIndex.update
-
-    def counts(metric, label, masks):
-        scored.append(masks)
-        update(metric, label, masks)
+    scored, drawn = counted_masks(monkeypatch), []
 
     def panel(images, result):
         drawn.append(result.masks)
@@ -125,7 +118,6 @@ def test_the_pictures_of_a_segmentation_are_what_the_index_counted(tmp_path, mon
         drawn.append(steps[-1].masks)
         return refinement_panel(images, steps)
 
-    monkeypatch.setattr(MeanAdjustedRandIndex, "update", counts)
     monkeypatch.setattr("iodine_pl.callbacks.experiments.segmentation.slot_panel", panel)
     monkeypatch.setattr("iodine_pl.callbacks.experiments.segmentation.refinement_panel", over_steps)
     callbacks = [AdjustedRandIndex(), Segmentation(num_images=3, folder=tmp_path)]
@@ -155,7 +147,6 @@ def test_probe_of_other_factors(tmp_path, data_dir):
 
 
 def test_what_is_the_same_in_all_objects_is_no_question(tmp_path):
-    from helpers import small
 
     # Binary sprites are all white.
     sizes = SIZES | {"num_train": 32, "pixel_stride": 4}
@@ -220,7 +211,6 @@ def test_distinct_segmentations():
 
 
 def test_generalisation_asks_for_each_number_of_slots(tmp_path, data_dir):
-    from helpers import small
 
     torch.manual_seed(0)
     model = small()
@@ -247,7 +237,6 @@ def test_latents_rank_by_kl():
 
 
 def test_a_traversal_changes_one_slot():
-    from helpers import small
 
     model = small().eval()
     latents = torch.randn(3, model.latent_size)

@@ -10,7 +10,8 @@ from helpers import small
 from PIL import Image
 
 import iodine_pl
-from iodine_pl.cli import decompose as command
+from iodine_pl.cli import main
+from iodine_pl.cli.decompose import decompose
 from iodine_pl.evaluation.panels import slot_panel, slot_tiles
 from iodine_pl.files.pictures import PictureError
 from iodine_pl.pretrained import available
@@ -35,7 +36,8 @@ def folder(tmp_path, monkeypatch):
 
 def typed(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["iodine", *arguments])
-    return command.main()
+    monkeypatch.setattr("iodine_pl.cli.entry.prepare_process", lambda: None)  # it concerns the whole process
+    return main("decompose")
 
 
 def test_as_typed(folder, monkeypatch, capsys):
@@ -73,7 +75,7 @@ def test_what_is_wrong_is_said_in_one_line(folder, monkeypatch, capsys, argument
 def test_an_error_leaves_the_picture_that_was_there(folder):
     (folder / "slots.png").write_text("old")
     with pytest.raises(PictureError, match="8 bits"):
-        command.decompose([folder / "deep.png"])
+        decompose([folder / "deep.png"])
     assert (folder / "slots.png").read_text() == "old"
 
 

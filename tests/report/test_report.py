@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from command import BAR, ROOT, TINY
+from helpers import counted_masks
 
-from iodine_pl import MeanAdjustedRandIndex
 from iodine_pl.cli import run_command
 from iodine_pl.cli import run_command as train
 from iodine_pl.evaluation.panels import slot_panel
@@ -112,18 +112,12 @@ def test_has_all_there_is(page):
 
 def test_shows_what_the_test_counted(run_folder, monkeypatch):
     """The report decomposes fewer images at once, so the last digits may differ."""
-    scored, drawn = [], []
-    update = MeanAdjustedRandIndex.update
-
-    def counts(metric, label, masks):
-        scored.append(masks)
-        update(metric, label, masks)
+    scored, drawn = counted_masks(monkeypatch), []
 
     def panel(images, result):
         drawn.append(result.masks)
         return slot_panel(images, result)
 
-    monkeypatch.setattr(MeanAdjustedRandIndex, "update", counts)
     monkeypatch.setattr("iodine_pl.report.page.slot_panel", panel)
     monkeypatch.chdir(run_folder)
     train(["test", "--ckpt_path=best", "--name=tetrominoes", BAR])

@@ -13,7 +13,7 @@ import torch
 from iodine_pl.checkpoints.finding import find_weights
 from iodine_pl.scene_model import SceneModel
 
-__all__ = ["DEFAULT_CLASS", "class_path_of", "load_model", "read_checkpoint"]
+__all__ = ["DEFAULT_CLASS", "class_path_of", "imported", "load_model", "read_checkpoint"]
 
 DEFAULT_CLASS = "iodine_pl.IODINE"
 
@@ -22,6 +22,12 @@ def class_path_of(checkpoint: Mapping[str, Any]) -> str:
     """Returns the class of the model in a checkpoint: of weights alone, else of the command line, else IODINE."""
     arguments = checkpoint.get("hyper_parameters", {})
     return str(checkpoint.get("class_path", arguments.get("_class_path", DEFAULT_CLASS)))
+
+
+def imported(path: str) -> Any:
+    """Returns what a dotted path names, such as a class or a function."""
+    module, name = path.rsplit(".", 1)
+    return getattr(import_module(module), name)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -55,10 +61,9 @@ def load_model(wanted: str | Path) -> SceneModel:
         TypeError: if the class is not derived from :class:`SceneModel`.
     """
     path = find_weights(wanted)
-    content = read_checkpoint(path)
-    module, name = class_path_of(content).rsplit(".", 1)
-    kind = getattr(import_module(module), name)
+    class_path = class_path_of(read_checkpoint(path))
+    kind = imported(class_path)
     if not issubclass(kind, SceneModel):
-        raise TypeError(f"{path} is of {module}.{name}, which is not derived from iodine_pl.SceneModel")
+        raise TypeError(f"{path} is of {class_path}, which is not derived from iodine_pl.SceneModel")
     model: SceneModel = kind.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     return model.eval()

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from iodine_pl.cli.errors import CommandError
-from iodine_pl.cli.parser import FunctionParser
-from iodine_pl.cli.tools import summary_of
 from iodine_pl.files.atomic import written_beside
 from iodine_pl.showing import show
 
-__all__ = ["decompose", "main"]
+__all__ = ["decompose"]
 
 
 def decompose(
@@ -57,23 +52,3 @@ def decompose(
         panel.save(partial, format="PNG")
     print(f"slots: {out}")
     return out
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs ``decompose`` with arguments, those of the process if there are none; returns its exit status."""
-    parser = FunctionParser(prog="iodine decompose", description=summary_of("decompose"))
-    parser.add_argument("images", nargs="+", type=Path, help="PNG, JPEG, BMP or WebP files of any size.")
-    parser.add_function_arguments(decompose, as_group=False, skip={"images"})
-    try:
-        decompose(**parser.parse_args(arguments).as_dict())
-    except CommandError as error:
-        print(error.code, file=sys.stderr)
-    except (OSError, ValueError) as error:
-        print(CommandError(str(error)).code, file=sys.stderr)
-    else:
-        return 0
-    return 2
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

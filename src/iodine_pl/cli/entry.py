@@ -129,7 +129,7 @@ def _run_lightning(arguments: Sequence[str]) -> IodineCLI:
 
 def _overview() -> str:
     commands = _OF_LIGHTNING | {name: summary_of(name) for name in TOOLS}
-    lines = [f"  {name:<10} {line}" for name, line in commands.items() if line]
+    lines = [f"  {name:<10} {line}" for name, line in commands.items()]
     return "\n".join(
         [
             f"usage: {program()} COMMAND [OPTION ...]",

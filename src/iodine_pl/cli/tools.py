@@ -5,11 +5,10 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from iodine_pl.checkpoints.loading import imported
 from iodine_pl.cli.errors import CommandError, sentence_of
 from iodine_pl.cli.parser import FunctionParser
 
@@ -33,9 +32,9 @@ def program() -> str:
     return {"train.py": "python train.py", "__main__.py": "python -m iodine_pl"}.get(name, "iodine")
 
 
-def _function(name: str) -> Callable[..., Any] | None:
-    module, function = TOOLS[name].rsplit(".", 1)
-    return None if find_spec(module) is None else getattr(import_module(module), function)
+def _function(name: str) -> Callable[..., Any]:
+    function: Callable[..., Any] = imported(TOOLS[name])
+    return function
 
 
 def summary_of(name: str) -> str:
@@ -50,8 +49,6 @@ def run_tool(name: str, arguments: Sequence[str]) -> None:
         CommandError: if a user can put right what is wrong.
     """
     function = _function(name)
-    if function is None:
-        raise CommandError(f"{name} is not part of this installation")
     command = f"{program()} {name}"
     try:
         if name == "generate":

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import import_module, resources
+from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iodine_pl.checkpoints.finding import find_weights, run_of
-from iodine_pl.checkpoints.loading import load_model, read_checkpoint
+from iodine_pl.checkpoints.loading import imported, load_model, read_checkpoint
 from iodine_pl.evaluation.extra import require_experiments
 from iodine_pl.evaluation.panels import COLUMNS, slot_panel
 from iodine_pl.files.atomic import written_beside
@@ -70,8 +70,9 @@ def write_report(
         checkpoint = find_weights(source)
         run = run_of(checkpoint)
     model = load_model(checkpoint)
-    settings = _settings(checkpoint, run, config)
-    step = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get("global_step", 0)
+    content = read_checkpoint(checkpoint)
+    settings = _settings(checkpoint, content, run, config)
+    step = content.get("global_step", 0)
     sections = {
         "Slots": _slots(model, settings, num_images),
         "Curves": _curves(run) if run is not None else "",
@@ -107,11 +108,12 @@ def _anchor(name: str) -> str:
     return name.lower().replace(" ", "-")
 
 
-def _settings(checkpoint: Path, run: Path | None, config: str | Path | None) -> dict[str, Any]:
+def _settings(
+    checkpoint: Path, content: Mapping[str, Any], run: Path | None, config: str | Path | None
+) -> dict[str, Any]:
     file = Path(config) if config is not None else run and run / "config.yaml"
-    known = read_checkpoint(checkpoint).get("data")
-    if file is None and known is not None:
-        return {"data": known}
+    if file is None and "data" in content:
+        return {"data": content["data"]}
     if not file or not file.is_file():
         raise FileNotFoundError(
             f"{checkpoint} does not say what its data are: give --config FILE, such as configs/tetrominoes.yaml"
@@ -135,8 +137,7 @@ def _slots(model: SceneModel, settings: Mapping[str, Any], num_images: int) -> s
     The noise is keyed by the images' index, so the last step is what the test scores of this checkpoint counted.
     """
     data = settings["data"]
-    module, name = data["class_path"].rsplit(".", 1)
-    datamodule = getattr(import_module(module), name)(**data.get("init_args", {}))
+    datamodule = imported(data["class_path"])(**data.get("init_args", {}))
     datamodule.prepare_data()
     datamodule.setup("test")
     batch = datamodule.scenes(datamodule.splits["test"][:num_images])
