@@ -137,8 +137,8 @@ class Engine:
         raise NotImplementedError
 
     def advance(self, t: int, view: View, gradient: Tensor, state: State) -> State:
-        """Returns the state after a step, by :meth:`refine`."""
-        raise NotImplementedError
+        """Returns the state after a step, with the graph of :meth:`refine`."""
+        return self.refine(t, view.mixture, gradient, state)
 
     def enter_graph(self, nll: Tensor) -> Tensor:
         """Returns the likelihoods of all steps, ``(T+1, B)``, in the graph that they are to have."""
@@ -187,9 +187,6 @@ class Full(Engine):
             return mixture, None
         (gradient,) = torch.autograd.grad(decoded, latents, mixture.nll_gradients(), retain_graph=True)
         return mixture, gradient
-
-    def advance(self, t: int, view: View, gradient: Tensor, state: State) -> State:
-        return self.refine(t, view.mixture, gradient, state)
 
 
 class Evaluation(Engine):
@@ -271,9 +268,6 @@ class Stopped(Engine):
         self.latents.append(latents)
         self.of_latents.append(gradient)
         return mixture, gradient
-
-    def advance(self, t: int, view: View, gradient: Tensor, state: State) -> State:
-        return self.refine(t, view.mixture, gradient, state)
 
     def enter_graph(self, nll: Tensor) -> Tensor:
         latents, self.latents = self.latents, []  # as in Recompute
