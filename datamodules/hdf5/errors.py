@@ -32,7 +32,8 @@ def open_hdf5(path: Path) -> h5py.File:
     if path.stat().st_size == 0:
         raise SceneFileError(f"{path} is an empty file. Give one with scenes")
     try:
-        return h5py.File(path, "r")
+        # HDF5 2 would keep 8 MiB of unpacked chunks of each dataset, beside the blocks that the reader keeps.
+        return h5py.File(path, "r", rdcc_nbytes=1 << 20)
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
             raise SceneFileError(f"{path} is being written by another process: wait until that is done") from error
