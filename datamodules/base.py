@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import pytorch_lightning as pl
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning.trainer.states import TrainerFn
+from torch import distributed
 from torch.utils.data import DataLoader
 
 from iodine_pl.datamodules.deepmind.conversion import convert, serves
@@ -17,7 +18,7 @@ from iodine_pl.datamodules.deepmind.releases import Release
 from iodine_pl.datamodules.hdf5.dataset import SceneDataset, find_files
 from iodine_pl.datamodules.hdf5.errors import SceneFileError
 from iodine_pl.datamodules.loader import ResumableLoader, SceneLoader, leave_group, to_tensors, unchanged
-from iodine_pl.datamodules.sampler import BatchSampler
+from iodine_pl.datamodules.sampler import BatchSampler, FileOrderSampler
 from iodine_pl.datamodules.splits import Selection, all_for_test, cut, excluded_codes
 from iodine_pl.datamodules.synthetic.generator import Generator
 from iodine_pl.datamodules.synthetic.shards import generate, shards_of
@@ -30,6 +31,9 @@ class SceneDataModule(pl.LightningDataModule):
     it is on the device and float in [0, 1] there; ``index`` (B,), the position in the data; and as far as they are
     known ``label`` (B, H, W) uint8, 0 for the background; ``num_objects`` (B,); ``factors``, a dict of (B, L, ...) with
     entity 0 for the background.
+
+    Without a Trainer call ``prepare_data`` on one process of each machine and ``setup("fit")`` on all: the processes of
+    ``torch.distributed`` share the images, and ``on_after_batch_transfer(batch, 0)`` makes floats of a batch's.
 
     It reads one's own data as it is; the datasets of the paper derive from it.
 
@@ -224,7 +228,8 @@ class SceneDataModule(pl.LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        sampler = self._sampler("train", shuffle=True)
+        """Returns shuffled batches; in the order of the file for ``Trainer(overfit_batches=...)``."""
+        sampler = self._sampler("train", shuffle=not getattr(self.trainer, "overfit_batches", 0))
         if not len(sampler):
             raise SceneFileError(
                 f"{len(sampler.indices)} training images do not make one batch of {self.batch_size} on each of "
@@ -248,9 +253,9 @@ class SceneDataModule(pl.LightningDataModule):
         return self.test_dataloader()
 
     def _sampler(self, split: str, shuffle: bool = False) -> BatchSampler:
-        rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        rank, processes = self._process()
         indices = self.splits[split]
-        return BatchSampler(
+        return (BatchSampler if shuffle else FileOrderSampler)(
             indices,
             self.batch_size,
             blocks=self.dataset.block_of(indices),
@@ -260,6 +265,14 @@ class SceneDataModule(pl.LightningDataModule):
             rank=rank,
             processes=processes,
         )
+
+    def _process(self) -> tuple[int, int]:
+        """Returns which process this is, and of how many: those of the Trainer, else of ``torch.distributed``."""
+        if self.trainer is not None:
+            return self.trainer.global_rank, self.trainer.world_size
+        if distributed.is_available() and distributed.is_initialized():
+            return distributed.get_rank(), distributed.get_world_size()
+        return 0, 1
 
     def _loader(self, kind: type[SceneLoader], sampler: BatchSampler) -> SceneLoader:
         return kind(

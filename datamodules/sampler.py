@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DistributedSampler, SequentialSampler
 
-__all__ = ["BatchSampler", "block_shuffled"]
+__all__ = ["BatchSampler", "FileOrderSampler", "block_shuffled"]
 
 
 def block_shuffled(
@@ -92,3 +92,11 @@ class BatchSampler(DistributedSampler[Any]):
 
     def _share(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.array_split(indices, self.num_replicas)[self.rank]
+
+
+class FileOrderSampler(BatchSampler, SequentialSampler):  # type: ignore[misc]
+    """Yields batches in the order of the file, as ``BatchSampler(shuffle=False)`` does.
+
+    ``Trainer(overfit_batches=...)`` leaves a SequentialSampler as it is, and puts one of single images in place of any
+    other.
+    """

@@ -1,9 +1,22 @@
-"""Runs the command line as users do, on sizes that take seconds."""
+"""Runs the command line as users do, on sizes that take seconds.
 
+Importing torch and Lightning takes longer than most of these runs. One process imports them, and each command is a
+process forked from it. What the interpreter itself does at the start is seen by the tests of the installed command.
+"""
+
+import contextlib
+import functools
+import json
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "train.py"
@@ -25,6 +38,68 @@ TINY = [
 BAR = "--trainer.enable_progress_bar=false"
 
 
+class Command:
+    """A running ``python SCRIPT ARGUMENT ...``, with what is needed here of ``subprocess.Popen``.
+
+    Args:
+        command: the script and its arguments.
+        cwd: folder in which it runs.
+        env: all variables that it sees.
+        output: file to which it writes.
+        group: process group that it joins; 0 for one of its own.
+        server: socket of ``forked.py``.
+    """
+
+    def __init__(self, command, cwd, env, output, group, server):
+        self.output = Path(output)
+        self.returncode = None
+        request = {"command": [*map(str, command)], "cwd": str(cwd), "env": env, "output": str(output), "group": group}
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(server)
+        self._connection.sendall(json.dumps(request).encode() + b"\n")
+        self._answers = self._connection.makefile("rb")
+        self.pid = int(self._answers.readline())
+
+    def wait(self, timeout=300):
+        if self.returncode is None:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("the command", timeout, self.output.read_bytes())
+            self.returncode = int(self._answers.readline())
+            self._connection.close()
+        return self.returncode
+
+    def poll(self):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def send_signal(self, signum):
+        if self.poll() is None:
+            os.kill(self.pid, signum)
+
+    def communicate(self, timeout=300):
+        """Waits for the end, and returns all that was printed."""
+        try:
+            self.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.pid, signal.SIGKILL)
+            raise
+        return self.output.read_text(), None
+
+
+@functools.cache
+def _server():
+    """Returns the socket of the process from which commands are forked, which ends with this one."""
+    folder = tempfile.TemporaryDirectory()
+    path = Path(folder.name, "socket")
+    script = [sys.executable, str(Path(__file__).with_name("forked.py")), str(path)]
+    process = subprocess.Popen(script, stdin=subprocess.PIPE)
+    while not path.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    return SimpleNamespace(folder=folder, path=str(path), process=process)
+
+
 def environment():
     """Returns the environment of a user: none of the variables that a distributed run leaves."""
     return {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR")}
@@ -32,20 +107,15 @@ def environment():
 
 def start(*arguments, folder, script=TRAIN, **options):
     """Starts ``python train.py ...`` in a folder, in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, str(script), *map(str, arguments)],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env=environment() | options,
-    )
+    server = _server()
+    made, output = tempfile.mkstemp(dir=server.folder.name)
+    os.close(made)
+    return Command([script, *arguments], folder, environment() | options, output, 0, server.path)
 
 
 def run(*arguments, folder, script=TRAIN, **options):
     """Runs ``python train.py ...`` to its end and returns what it printed; a failure fails the test."""
     process = start(*arguments, folder=folder, script=script, **options)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate()
     assert process.returncode == 0, output
     return output

@@ -18,7 +18,7 @@ from iodine_pl.result import Trace
 class PlainIODINE(IODINE):
     """Computes what IODINE does, by the definitions alone."""
 
-    def _infer(self, images, noise, return_steps, differentiable):
+    def _infer(self, images, noise, return_steps, differentiable, graph):
         with differentiation_allowed():
             iterations, (batch, slots) = len(noise) - 1, noise.shape[1:3]
             steps, state = [], ()

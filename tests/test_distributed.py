@@ -1,19 +1,40 @@
 """Two processes compute what one computes on the joined batch, and share the images without loss or repetition."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
 import torch
-from command import run
+from command import run, start
 from train_in_double import IN_PROCESSES, SIZES, make_model
 
 from iodine_pl.datamodules import TetrominoesDataModule
 
+SCRIPT = Path(__file__).parent / "train_in_double.py"
 
-@pytest.mark.parametrize("mode", IN_PROCESSES)
-def test_two_processes(tmp_path, mode):
-    run(str(tmp_path), 2, mode, folder=tmp_path, script=Path(__file__).parent / "train_in_double.py")
+
+def run_by_torch(folder, mode):
+    """Starts the processes as torchrun does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    both = [start(folder, "torch", mode, folder=folder, script=SCRIPT, RANK=str(rank), **world) for rank in range(2)]
+    for process in both:
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+
+
+@pytest.mark.parametrize(
+    ("loop", "mode"),
+    [*(("trainer", mode) for mode in IN_PROCESSES), ("fabric", "stopped"), ("torch", "stopped"), ("torch", "full")],
+)
+def test_two_processes(tmp_path, loop, mode):
+    if loop == "torch":
+        run_by_torch(tmp_path, mode)
+    else:
+        run(tmp_path, loop, mode, folder=tmp_path, script=SCRIPT)
     seen = [json.loads((tmp_path / f"seen_{rank}.json").read_text()) for rank in range(2)]
     for epoch in range(2):
         images = [i for part in seen for e, batch in part if e == epoch for i in batch]

@@ -159,6 +159,40 @@ def test_stopped_inputs_need_the_weights_of_the_loss(weigh):
         weigh(trace).backward()
 
 
+def of_every_field(result):
+    """Returns a loss that every field of the last state and of the first has a part in, and the trace's error."""
+    fields = ("mean", "std", "latents", "masks", "means", "reconstruction", "kl", "responsibilities")
+    states = (result, result.steps[0])
+    return result.trace.mse.sum() + sum((getattr(state, name) ** 3).sum() for state in states for name in fields)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_loss_of_every_field(mode):
+    settings = SMALL | MODES[mode]
+    model, plain = IODINE(**settings).double(), PlainIODINE(**settings).double()
+    plain.load_state_dict(model.state_dict())
+    images, noise = torch.rand(2, 3, 9, 9), torch.randn(model.noise_shape(2), dtype=torch.float64)
+    for each in (model, plain):
+        result = each(images, noise=noise, return_steps=True, graph=True)
+        (each.objective(result.trace) + of_every_field(result)).backward()
+    for (name, ours), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
+        assert (ours.grad - theirs.grad).norm() < 1e-9 * theirs.grad.norm(), name
+
+
+@pytest.mark.parametrize("field", ["masks", "means", "reconstruction", "responsibilities", "mse"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_loss_of_a_field_without_a_graph_raises(mode, field):
+    model, images = IODINE(**SMALL | MODES[mode]), torch.rand(2, 3, 9, 9)
+    result = model(images)
+    loss = model.objective(result.trace) + getattr(result.trace if field == "mse" else result, field).square().sum()
+    if mode == "full":
+        loss.backward()
+    else:
+        with pytest.raises(RuntimeError, match="call the model with graph=True, or take nll from its trace"):
+            loss.backward()
+    assert not model.eval()(images).masks.requires_grad or mode == "full"  # so that a user may draw them
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_frozen_parts_get_no_gradient_and_the_others_the_same(mode):
     gradients = {}

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -73,5 +75,24 @@ def test_infinite_loss_with_finite_gradients_poisons_them():
 def test_far_off_image_values_train_without_a_skip(tmp_path):
     """A float image in 0..255 misses every slot by far: wrong input, yet nothing breaks."""
     model = small()
-    fit(model, torch.rand(4, 3, 8, 8) * 255, tmp_path)
+    with pytest.warns(UserWarning, match=r"IODINE takes float images in \[0, 1\], but the first are in \[.*, 25.*\]: "):
+        fit(model, torch.rand(4, 3, 8, 8) * 255, tmp_path)
     assert model.guard.skipped == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "images", "words"),
+    [
+        ({}, torch.tensor([-1.0, 1.0]), r"but the first are in \[-1, 1\]"),
+        ({}, torch.tensor([0.0, 0.5, 1.0]), None),
+        ({"pixel_distribution": "bernoulli"}, torch.tensor([0.0, 0.5, 1.0]), "the first images have values between"),
+        ({"pixel_distribution": "bernoulli"}, torch.tensor([0.0, 1.0]), None),
+    ],
+)
+def test_odd_images_are_named_once(arguments, images, words, recwarn):
+    model, images = small(**arguments), images.repeat(96)[: 3 * 64].view(1, 3, 8, 8)
+    for _ in range(2):
+        model(images)
+    said = [str(warning.message) for warning in recwarn]
+    assert len(said) == (words is not None)
+    assert not said or re.search(words, said[0])

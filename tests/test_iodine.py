@@ -93,6 +93,12 @@ def test_wrong_images_are_refused(images, error, words):
         small()(images)
 
 
+@pytest.mark.parametrize("short", [torch.float16, torch.bfloat16])
+def test_short_parameters_are_refused(short):
+    with pytest.raises(TypeError, match=rf"IODINE has {short} parameters, too coarse .* call .float\(\)"):
+        small().to(short).loss(torch.rand(2, 3, 8, 8))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -3,7 +3,8 @@ import math
 import pytest
 import pytorch_lightning as pl
 import torch
-from helpers import fit, small
+from helpers import fit, loader, small, trainer
+from pytorch_lightning.tuner import Tuner
 
 from iodine_pl import IODINE
 from iodine_pl.optim import TFAdam
@@ -54,6 +55,15 @@ def test_learning_rates_of_the_released_configurations(network, batch, expected)
     assert made["lr_scheduler"]["interval"] == "step"
 
 
+def test_lightnings_finder_sets_the_rate_that_it_found(tmp_path):
+    model = small(batch_size=4, reference_batch_size=64, learning_rate=1e-3)
+    made = trainer(tmp_path, max_steps=60)
+    found = Tuner(made).lr_find(model, loader(count=60), loader(), num_training=30, early_stop_threshold=None)
+    assert model.lr == pytest.approx(found.suggestion())
+    assert model.learning_rate == pytest.approx(4 * found.suggestion())
+    assert model.configure_optimizers()["optimizer"].param_groups[0]["lr"] == pytest.approx(found.suggestion())
+
+
 def test_plain_adam_is_an_argument():
     made = IODINE(optimizer="adam", betas=(0.9, 0.999), learning_rate=3e-4).configure_optimizers()
     assert type(made["optimizer"]) is torch.optim.Adam
@@ -61,7 +71,7 @@ def test_plain_adam_is_an_argument():
 
 
 @pytest.mark.parametrize(
-    ("model_norm", "trainer", "expected"),
+    ("model_norm", "settings", "expected"),
     [
         (5.0, {}, 5.0),
         (0.25, {}, 0.25),
@@ -71,7 +81,7 @@ def test_plain_adam_is_an_argument():
     ],
 )
 @pytest.mark.parametrize("optimizer", ["tf_adam", "muon"])
-def test_gradients_are_clipped_by_the_trainers_limit_or_the_models(tmp_path, model_norm, trainer, expected, optimizer):
+def test_gradients_are_clipped_by_the_trainers_limit_or_the_models(tmp_path, model_norm, settings, expected, optimizer):
     seen = {}
 
     class Watch(pl.Callback):
@@ -81,7 +91,7 @@ def test_gradients_are_clipped_by_the_trainers_limit_or_the_models(tmp_path, mod
             seen["before"] = float(trainer.callback_metrics["train/gradient_norm"])
 
     model = small(gradient_clip_norm=model_norm, optimizer=optimizer)
-    fit(model, torch.rand(2, 3, 8, 8), tmp_path, Watch(), **trainer)
+    fit(model, torch.rand(2, 3, 8, 8), tmp_path, Watch(), **settings)
     assert seen["before"] > 100
     if expected == "value":
         assert seen["largest"] == 0.125

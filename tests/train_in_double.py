@@ -1,4 +1,4 @@
-"""Trains an IODINE in float64 on some processes and notes images and gradients, for test_distributed."""
+"""Trains an IODINE in float64 on two processes, by one of three loops; notes images and gradients."""
 
 import json
 import sys
@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric import Fabric
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
 from iodine_pl import IODINE
 from iodine_pl.datamodules import TetrominoesDataModule
@@ -56,11 +59,10 @@ class Note(pl.Callback):
         (self.folder / f"seen_{trainer.global_rank}.json").write_text(json.dumps(self.seen))
 
 
-if __name__ == "__main__":
-    folder, devices, mode = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+def by_trainer(folder, mode):
     trainer = pl.Trainer(
         accelerator="cpu",
-        devices=devices,
+        devices=2,
         strategy="ddp",  # without find_unused_parameters
         max_epochs=2,
         logger=False,
@@ -71,3 +73,62 @@ if __name__ == "__main__":
         callbacks=[Note(folder)],
     )
     trainer.fit(make_model(mode), TetrominoesDataModule(data_dir=folder, **SIZES))
+
+
+def by_fabric(folder, mode):
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+    fabric.launch()
+    data = TetrominoesDataModule(data_dir=folder, **SIZES)
+    if fabric.local_rank == 0:
+        data.prepare_data()
+    fabric.barrier()
+    data.setup("fit")
+    model = make_model(mode)
+    model, optimizer = fabric.setup(model, model.configure_optimizers()["optimizer"])
+    model.mark_forward_method("loss")
+    loader = fabric.setup_dataloaders(data.train_dataloader())
+    train(folder, fabric.global_rank, data, model, model.loss, optimizer, loader, fabric.backward)
+
+
+def by_torch(folder, mode):
+    """Trains with DistributedDataParallel alone, as torchrun starts it."""
+    distributed.init_process_group("gloo")
+    data = TetrominoesDataModule(data_dir=folder, **SIZES)
+    if distributed.get_rank() == 0:
+        data.prepare_data()
+    distributed.barrier()
+    data.setup("fit")
+    model = make_model(mode)
+    optimizer = model.configure_optimizers()["optimizer"]
+    shared = DistributedDataParallel(model)
+
+    def loss(batch, noise):
+        return model.objective(shared(batch, noise=noise).trace), None
+
+    train(folder, distributed.get_rank(), data, model, loss, optimizer, data.train_dataloader(), torch.Tensor.backward)
+    distributed.destroy_process_group()
+
+
+def train(folder, rank, data, model, loss_of, optimizer, loader, backward):
+    """Trains for two epochs, and notes what :class:`Note` does."""
+    folder, seen, step = Path(folder), [], 0
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        for batch in loader:
+            seen.append([epoch, batch["index"].tolist()])
+            batch = data.on_after_batch_transfer(batch, 0)
+            loss, _ = loss_of(batch, noise=model.evaluation_noise(batch, 0))
+            optimizer.zero_grad()
+            backward(loss)
+            gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+            torch.nn.utils.clip_grad_norm_(model.parameters(), model.gradient_clip_norm)
+            optimizer.step()
+            step += 1
+            if step == 1:
+                torch.save(gradients, folder / f"gradients_{rank}.pt")
+                torch.save(model.state_dict(), folder / f"weights_{rank}.pt")
+    (folder / f"seen_{rank}.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    {"trainer": by_trainer, "fabric": by_fabric, "torch": by_torch}[sys.argv[2]](sys.argv[1], sys.argv[3])

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["differentiation_allowed", "recomputed", "usable_in_graph", "with_known_gradients"]
+__all__ = ["differentiation_allowed", "recomputed", "refusing_gradients", "usable_in_graph", "with_known_gradients"]
 
 
 @contextmanager
@@ -117,3 +117,26 @@ class _KnownGradients(torch.autograd.Function):
             )
         of_inputs = [g * w.view(-1, *(1,) * (g.ndim - 1)) for w, g in zip(given, gradients[: ctx.count], strict=True)]
         return (None, None, None, None, *of_inputs, *(factor * g for g in gradients[ctx.count :]))
+
+
+def refusing_gradients(value: Tensor, source: Tensor, reason: str) -> Tensor:
+    """Returns ``value``, which has no graph, such that a loss that reaches it raises instead of training nothing.
+
+    Args:
+        value: a tensor outside of the graph.
+        source: one in it.
+        reason: what the RuntimeError of the backward pass says.
+    """
+    result: Tensor = _RefusedGradients.apply(value, source, reason)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _RefusedGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, source: Tensor, reason: str) -> Tensor:
+        ctx.reason = reason
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
+        raise RuntimeError(ctx.reason)

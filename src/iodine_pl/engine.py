@@ -93,6 +93,8 @@ def step_weights(states: int, like: Tensor) -> Tensor:
 class Engine:
     """Refines the posterior of a batch of images, step by step. A subclass says what is kept of a step.
 
+    What is not kept has no graph: :meth:`decoded_again` gives a step's images one.
+
     Args:
         networks: of the model.
         images: x, ``(B, C, H, W)``, or ``(B, T+1, C, H, W)``: a frame for each step.
@@ -103,6 +105,9 @@ class Engine:
         | Multi-Object Representation Learning with Iterative Variational Inference, Algorithm 1 (Greff et al. 2019)
         | https://arxiv.org/abs/1903.00450
     """
+
+    images_in_graph = False
+    """Whether masks and means of a step are functions of the parameters for autograd."""
 
     def __init__(self, networks: Networks, images: Tensor, noise: Tensor, inner_batch: int) -> None:
         self.networks = networks
@@ -146,6 +151,10 @@ class Engine:
 
     # What all share
 
+    def decoded_again(self, t: int, view: View) -> View:
+        """Returns what step ``t`` sees, with a graph; its activations are kept."""
+        return view._replace(mixture=self.mix(t, self.decode(view.latents)))
+
     def decode(self, latents: Tensor) -> Decoded:
         decoded: Decoded = self.networks.decoder(latents, *self.images.shape[-2:])
         return decoded
@@ -179,6 +188,8 @@ class Engine:
 
 class Full(Engine):
     """Keeps every activation: plain backpropagation through all steps, the published gradient."""
+
+    images_in_graph = True
 
     def observe(self, t: int, latents: Tensor) -> tuple[PixelMixture, Tensor | None]:
         decoded = self.decode(latents)

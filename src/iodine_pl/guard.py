@@ -1,4 +1,4 @@
-"""Keeps one bad batch from ruining a run: an update with a non-finite loss or gradient is skipped and counted."""
+"""Keeps bad values from ruining a run: a non-finite update is skipped and counted, odd images are named."""
 
 from __future__ import annotations
 
@@ -8,11 +8,32 @@ from torch import Tensor, nn
 
 from iodine_pl.result import Trace
 
-__all__ = ["NonFiniteError", "NonFiniteGuard", "poison_if_nonfinite"]
+__all__ = ["NonFiniteError", "NonFiniteGuard", "poison_if_nonfinite", "warn_of_values"]
 
 
 class NonFiniteError(RuntimeError):
     """Says that too many updates in a row had a non-finite loss or gradient."""
+
+
+def warn_of_values(images: Tensor, model: str, binary: bool) -> None:
+    """Warns of float images out of [0, 1], and of gray ones where pixels are 0 or 1.
+
+    Args:
+        images: of any shape.
+        model: its name, for the message.
+        binary: pixels are 0 or 1.
+    """
+    low, high = images.aminmax()
+    if low < 0 or high > 1:
+        rank_zero_warn(
+            f"{model} takes float images in [0, 1], but the first are in [{low:g}, {high:g}]: divide those of 0 to 255 "
+            "by 255, or give them as uint8"
+        )
+    elif binary and ((images > 0) & (images < 1)).any():
+        rank_zero_warn(
+            "Bernoulli pixels are 0 or 1, but the first images have values between: round them, or take "
+            "pixel_distribution='gaussian'"
+        )
 
 
 def poison_if_nonfinite(loss: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from iodine_pl.autograd import differentiation_allowed, usable_in_graph
 from iodine_pl.checkpoints.finding import find_weights
 from iodine_pl.decoder import SpatialBroadcastDecoder
-from iodine_pl.distributions import PixelDistribution, ScaleSchedule, make_distribution
+from iodine_pl.distributions import Bernoulli, PixelDistribution, ScaleSchedule, make_distribution
 from iodine_pl.engine import (
     Engine,
     Evaluation,
@@ -37,6 +37,11 @@ from iodine_pl.result import Decomposition, Trace
 from iodine_pl.scene_model import Batch, SceneModel
 
 __all__ = ["IODINE"]
+
+_NO_GRAPH = (
+    "a loss reached a field of the decomposition that has no graph under input_gradients='stopped' or recompute: "
+    "call the model with graph=True, or take nll from its trace"
+)
 
 
 class IODINE(SceneModel):
@@ -194,6 +199,7 @@ class IODINE(SceneModel):
             make_distribution, pixel_distribution, bounded=bounded_means, correlation=channel_correlation
         )
         self.distribution = self._make_distribution(pixel_scale)
+        self.takes_gray = not isinstance(self.distribution, Bernoulli)
         self.likelihood = likelihood_of(pixel_likelihood, self.distribution)
         self.decoder = self.make_decoder(
             latent_size=self.latent_size,
@@ -308,6 +314,7 @@ class IODINE(SceneModel):
         num_iterations: int | None = None,
         noise: Tensor | None = None,
         return_steps: bool = False,
+        graph: bool = False,
     ) -> Decomposition:
         """Decomposes images by iterative inference (Algorithm 1 of the paper).
 
@@ -318,10 +325,14 @@ class IODINE(SceneModel):
             num_iterations: T >= 0, if not that of the mode, training or evaluation.
             noise: standard-normal numbers ``(T+1, B, K, D)`` for the samples of z, in place of fresh ones.
             return_steps: also return the decomposition at every refinement step.
+            graph: where gradients are enabled, every field of what is returned carries a graph to the parameters. It
+                does so anyway with ``input_gradients="full"`` and without ``recompute``. In the other modes only
+                ``mean``, ``std``, ``latents``, ``kl`` and the trace's ``nll`` and ``kl`` do, and each returned state
+                is decoded once more for the others.
 
         Returns:
-            The decomposition after the last step. Where gradients are enabled its ``trace``, ``nll`` and ``kl`` carry a
-            graph to the parameters; the images do so with ``input_gradients="full"`` and without ``recompute`` alone.
+            The decomposition after the last step. In training mode a loss that reaches a field without a graph raises
+            a RuntimeError in the backward pass.
 
         Raises:
             TypeError: if the images are not a uint8 or float tensor.
@@ -341,7 +352,7 @@ class IODINE(SceneModel):
         elif tuple(noise.shape) != shape:
             raise ValueError(f"noise must be (T+1, B, K, D) = {shape}, got {tuple(noise.shape)}")
         differentiable = torch.is_grad_enabled()
-        result: Decomposition = self._infer(images, noise.to(images), return_steps, differentiable)
+        result: Decomposition = self._infer(images, noise.to(images), return_steps, differentiable, graph)
         return result
 
     def loss(self, batch: Batch | Tensor, noise: Tensor | None = None) -> tuple[Tensor, Decomposition]:
@@ -350,8 +361,12 @@ class IODINE(SceneModel):
         ``sum_t t/T (NLL_t + KL_t)`` over t = 0 .. T, means over the batch (equation 5; the weights are the code's).
         """
         result = self(batch, noise=noise)
-        objective = (result.trace.nll + result.trace.kl.sum(dim=2)).mean(dim=1)  # (T+1,)
-        return (step_weights(len(objective), like=objective) * objective).sum(), result.detach()
+        return self.objective(result.trace), result.detach()
+
+    def objective(self, trace: Trace) -> Tensor:
+        """Returns the training loss of what ``forward`` returned, with its graph: see :meth:`loss`."""
+        terms = (trace.nll + trace.kl.sum(dim=2)).mean(dim=1)  # (T+1,)
+        return (step_weights(len(terms), like=terms) * terms).sum()
 
     def decode(self, latents: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Returns masks ``(B, K, H, W)`` and means ``(B, K, C, H, W)`` of latents ``(B, K, D)``."""
@@ -373,7 +388,9 @@ class IODINE(SceneModel):
 
     # torch.compile of the whole model can trace no gradient inside of it: see compile_networks.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _infer(self, images: Tensor, noise: Tensor, return_steps: bool, differentiable: bool) -> Decomposition:
+    def _infer(
+        self, images: Tensor, noise: Tensor, return_steps: bool, differentiable: bool, graph: bool
+    ) -> Decomposition:
         """Algorithm 1: T times decode a sample, differentiate the loss, refine the posterior; then decode once more."""
         steps: list[Decomposition] = []
         traces: list[Trace] = []
@@ -385,16 +402,22 @@ class IODINE(SceneModel):
             state = State(self.initial_posterior.expand(batch, slots, -1))  # lambda, (B, K, 2D)
             for t in range(states):
                 view, state = engine.step(t, state)
+                returned = return_steps or t == states - 1
+                if graph and differentiable and returned and not engine.images_in_graph:
+                    view = engine.decoded_again(t, view)
                 step = view.decomposition()
                 if not differentiable:
                     step = step.detach()  # else the traces would keep what each step held
                 traces.append(step.trace)
-                if return_steps or t == states - 1:
+                if returned:
                     steps.append(step)
             trace = Trace(*(torch.cat(terms) for terms in zip(*traces, strict=True)))
             trace = trace._replace(nll=engine.enter_graph(trace.nll))
         last = steps[-1]._replace(nll=trace.nll[-1], trace=trace)
-        return last._replace(steps=tuple(steps)) if return_steps else last
+        result = last._replace(steps=tuple(steps)) if return_steps else last
+        if differentiable and self.training:
+            result = result.refusing_gradients(_NO_GRAPH)
+        return result
 
     def _engine(self, differentiable: bool) -> type[Engine]:
         if not differentiable:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from iodine_pl.autograd import refusing_gradients
+
 __all__ = ["Decomposition", "Trace", "loss_terms"]
 
 
@@ -72,6 +74,18 @@ class Decomposition(NamedTuple):
         """Returns the same numbers without their graph."""
         tensors = {name: x.detach() for name, x in self._tensors().items()}
         return self._replace(**tensors, trace=self.trace.detach(), steps=tuple(step.detach() for step in self.steps))
+
+    def refusing_gradients(self, reason: str) -> Decomposition:
+        """Returns the same, but a loss that reaches images, masks, or a likelihood that has no graph raises.
+
+        Args:
+            reason: what the RuntimeError says.
+        """
+        outside = {name: x for name, x in self._tensors().items() if not x.requires_grad}
+        refusing = {name: refusing_gradients(x, self.latents, reason) for name, x in outside.items()}
+        mse = self.trace.mse
+        trace = self.trace._replace(mse=mse if mse.requires_grad else refusing_gradients(mse, self.latents, reason))
+        return self._replace(**refusing, trace=trace, steps=tuple(x.refusing_gradients(reason) for x in self.steps))
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: x for name, x in self._asdict().items() if isinstance(x, Tensor)}

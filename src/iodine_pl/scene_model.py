@@ -11,10 +11,10 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, distributed
 
 from iodine_pl.evaluation.metrics import MeanTrace, to_device
-from iodine_pl.guard import NonFiniteGuard, poison_if_nonfinite
+from iodine_pl.guard import NonFiniteGuard, poison_if_nonfinite, warn_of_values
 from iodine_pl.optim import Muon, TFAdam, learning_rate_decay, square_root_rule
 from iodine_pl.posterior import keyed_normal
 from iodine_pl.result import Decomposition, loss_terms
@@ -69,8 +69,10 @@ class SceneModel(pl.LightningModule):
         self.guard = NonFiniteGuard(max_skipped_updates)
         self.image_channels = 3
         self.takes_sequences = False
+        self.takes_gray = True
         self.num_iterations = 0
         self.evaluation_iterations: int | None = None
+        self._looked = False
         self._evaluation: list[MeanTrace] = []
         self._schedule: torch.optim.lr_scheduler.LambdaLR | None = None
 
@@ -104,8 +106,10 @@ class SceneModel(pl.LightningModule):
     def images(self, batch: Batch | Tensor) -> Tensor:
         """Returns the images of a batch, ``(B, C, H, W)`` in [0, 1], in the parameters' floating type.
 
+        The first float images are looked at, and a warning says if they are not in [0, 1].
+
         Raises:
-            TypeError: if there is no tensor, or it is neither uint8 nor float.
+            TypeError: if there is no tensor, it is neither uint8 nor float, or the parameters are of a short type.
             ValueError: if it is not ``(B, C, H, W)`` with the C that this model was made for, or, where the model takes
                 sequences, ``(B, T+1, C, H, W)``.
         """
@@ -120,7 +124,21 @@ class SceneModel(pl.LightningModule):
                 "move the channels to axis 1, or make the model with image_channels=..."
             )
         dtype = next(self.parameters()).dtype
-        return images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
+        if dtype not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"{type(self).__name__} has {dtype} parameters, too coarse for a likelihood: call .float(); for fast "
+                'convolutions use autocast, Trainer(precision="bf16-mixed")'
+            )
+        if images.dtype == torch.uint8:
+            return images.to(dtype) / 255
+        self._look_once(images)
+        return images.to(dtype)
+
+    def _look_once(self, images: Tensor) -> None:
+        if self._looked or torch.compiler.is_compiling() or images.is_meta or not images.numel():
+            return
+        self._looked = True
+        warn_of_values(images, type(self).__name__, binary=not self.takes_gray)
 
     # Training
 
@@ -136,6 +154,15 @@ class SceneModel(pl.LightningModule):
         self._log_terms("train", terms, with_steps=shown)
         self.log("train/loss", loss.detach(), prog_bar=True)
         return poison_if_nonfinite(loss)
+
+    @property
+    def lr(self) -> float:
+        """``learning_rate`` by the square-root rule for this Trainer; Lightning's ``Tuner.lr_find`` sets it."""
+        return self.learning_rate * self._learning_rate_scale()[0]
+
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        self.learning_rate = rate / self._learning_rate_scale()[0]
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         scale, origin = self._learning_rate_scale()
@@ -164,7 +191,7 @@ class SceneModel(pl.LightningModule):
         if self.batch_size is None:
             return 1.0, ", not scaled: give the model its batch_size to scale it"
         trainer = self._trainer
-        devices, micro_batches = (trainer.world_size, trainer.accumulate_grad_batches) if trainer else (1, 1)
+        devices, micro_batches = (trainer.world_size, trainer.accumulate_grad_batches) if trainer else (_processes(), 1)
         images = self.batch_size * devices * micro_batches
         return square_root_rule(1.0, images, self.reference_batch_size), (
             f" = {' and '.join(f'{rate:g}' for rate in self._learning_rates())} x sqrt({images} images an update / "
@@ -299,6 +326,10 @@ class SceneModel(pl.LightningModule):
             scalars |= {f"{stage}_steps/{name}_{t}": value for t, value in enumerate(values)}
         # In evaluation the values are already the same on all processes; Lightning wants to hear it.
         self.log_dict({name: value.float() for name, value in scalars.items()}, sync_dist=stage != "train")
+
+
+def _processes() -> int:
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def _number_of_images(batch: Batch | Tensor) -> int:

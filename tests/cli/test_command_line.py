@@ -47,12 +47,12 @@ def sentence(arguments):
 
 
 def test_a_run_that_succeeds_exits_with_0_and_shows_no_object(tmp_path):
-    done = iodine("fit", *TINY, BAR, "--trainer.max_steps=2", folder=tmp_path)
+    done = iodine("fit", *TINY, BAR, "--trainer.max_steps=2", "--trainer.devices=2", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
     for words in ("object at 0x", "LeafSpec", "litlogger", "Total FLOPs"):
         assert words not in said
-    again = iodine("test", "--ckpt_path", "last", folder=tmp_path)
+    again = iodine("test", "--ckpt_path", "last", "--trainer.devices=1", folder=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "it/s" not in again.stdout + again.stderr  # this is no terminal
     shown = dict(line.split() for line in again.stdout.splitlines() if line.startswith("test/"))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from helpers import SMALL
+from helpers import SMALL, trainer
 from PIL import Image
 from records import example, scenes, write
 from reference import DATA
@@ -199,6 +199,20 @@ def test_ranks_and_workers_share_an_epoch(tmp_path):
     assert parts[0, 0] == parts[2, 0]
     assert parts[0, 1] == parts[2, 1]
     assert len(set(parts[0, 0] + parts[0, 1])) == 60
+
+
+@pytest.mark.parametrize("batches", [2, 0.5])
+def test_overfitting_sees_the_same_batches_in_every_epoch(tmp_path, batches):
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            seen.append(batch["index"].tolist())
+
+    data = TetrominoesDataModule(data_dir=tmp_path, **SIZES | {"num_train": 32})
+    made = trainer(tmp_path, Watch(), overfit_batches=batches, max_epochs=3)
+    made.fit(IODINE(**SMALL), data)
+    assert seen == 3 * [list(range(8)), list(range(8, 16))]
 
 
 def test_channels_that_the_model_is_not_made_for(tmp_path):

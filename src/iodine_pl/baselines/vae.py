@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from iodine_pl.decoder import SpatialBroadcastDecoder
-from iodine_pl.distributions import make_distribution
+from iodine_pl.distributions import Bernoulli, make_distribution
 from iodine_pl.engine import View
 from iodine_pl.layers import conv_stack, mlp
 from iodine_pl.mixture import likelihood_of
@@ -69,6 +69,7 @@ class VAE(SceneModel):
         self.image_channels = image_channels
         self.prior_scale = prior_scale
         self.distribution = make_distribution(pixel_distribution, pixel_scale, bounded_means, channel_correlation)
+        self.takes_gray = not isinstance(self.distribution, Bernoulli)
         self.likelihood = likelihood_of(pixel_likelihood, self.distribution)
         self.decoder = SpatialBroadcastDecoder(
             latent_size, image_channels, decoder_channels, decoder_kernel, latent_constant

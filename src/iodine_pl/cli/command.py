@@ -37,6 +37,14 @@ __all__ = ["IodineCLI"]
 class IodineCLI(LightningCLI):
     """Builds model, data and Trainer from the arguments of a command line, and runs a command."""
 
+    def __init__(self, *, args: list[str], **options: Any) -> None:
+        self._command = args[0]
+        super().__init__(args=args, **options)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning asks an instance too
+        """Returns the command that is given, and no other: the options of each take long to collect."""
+        return {name: skip for name, skip in super().subcommands().items() if name == self._command}
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--name",

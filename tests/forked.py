@@ -1,0 +1,73 @@
+"""A process that imports torch and Lightning once, and becomes each command that it is asked for in a fork of itself.
+
+Importing them takes longer than most commands of the tests. It is run as a script with the path of its socket; it ends
+with its standard input. A request is a line of JSON: command, cwd, env, output, group. The answers are lines: the
+number of the process, and at its end its exit code.
+"""
+
+import contextlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch.utils.tensorboard  # noqa: F401
+from command import Command
+from lightning_fabric.strategies.launchers import subprocess_script as of_fabric
+from pytorch_lightning.strategies.launchers import subprocess_script as of_lightning
+
+import iodine_pl.cli  # noqa: F401
+
+
+def next_command(path):
+    """Serves requests. Returns that of a command in the process that is to become it."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who watch the commands
+        while listener in select.select([listener, sys.stdin], [], [])[0]:
+            connection, _ = listener.accept()
+            with connection:
+                if os.fork() == 0:
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    request = json.loads(connection.makefile().readline())
+                    pid = os.fork()
+                    if pid == 0:
+                        return request
+                    listener.close()
+                    connection.sendall(b"%d\n" % pid)
+                    _, status = os.waitpid(pid, 0)
+                    with contextlib.suppress(BrokenPipeError):  # who asked was killed
+                        connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+                    os._exit(0)
+    os._exit(0)
+
+
+def become(command, cwd, env, output, group):
+    """Makes of this process what ``python SCRIPT ARGUMENT ...`` is after its imports."""
+    os.setpgid(0, group)
+    os.chdir(cwd)
+    for stream, file in ((0, os.devnull), (1, output), (2, output)):
+        os.dup2(os.open(file, os.O_RDWR | os.O_APPEND), stream)
+    server = sys.argv[1]
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv[:] = command
+    sys.path[0] = str(Path(command[0]).parent)
+    sys.path[1:1] = env.get("PYTHONPATH", "").split(os.pathsep)
+
+    def another(command, env, cwd):
+        return Command(command[1:], cwd or os.getcwd(), dict(env), output, os.getpgrp(), server)
+
+    for launcher in (of_fabric, of_lightning):  # of the other processes of a multi-device run
+        launcher.subprocess = SimpleNamespace(Popen=another)
+
+
+if __name__ == "__main__":
+    become(**next_command(sys.argv[1]))
+    runpy.run_path(sys.argv[0], run_name="__main__")
