@@ -84,10 +84,10 @@ def by_fabric(folder, mode):
     fabric.barrier()
     data.setup("fit")
     model = make_model(mode)
-    model, optimizer = fabric.setup(model, model.configure_optimizers()["optimizer"])
-    model.mark_forward_method("loss")
+    shared, optimizer = fabric.setup(model, model.configure_optimizers()["optimizer"])
+    shared.mark_forward_method("loss")
     loader = fabric.setup_dataloaders(data.train_dataloader())
-    train(folder, fabric.global_rank, data, model, model.loss, optimizer, loader, fabric.backward)
+    train(folder, fabric.global_rank, data, model, shared.loss, optimizer, loader, fabric.backward)
 
 
 def by_torch(folder, mode):
