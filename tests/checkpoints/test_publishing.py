@@ -70,6 +70,14 @@ def test_a_model_of_another_class_is_loaded_as_what_it_is(tmp_path):
     assert "`iodine_pl.baselines.VAE`" in page
 
 
+@pytest.mark.parametrize("text", ["data: {class_path: iodine_pl.datamodules.ClevrDataModule}", "- 1", ""])
+def test_another_file_of_its_name_is_no_card(tmp_path, text):
+    path = of_run(tmp_path)
+    path.with_suffix(".yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"best.yaml is no card of weights: move it away, or write one like"):
+        publish(path, tmp_path / "mine")
+
+
 def test_an_error_leaves_nothing(tmp_path, monkeypatch):
     path = of_run(tmp_path)
     monkeypatch.setattr("iodine_pl.checkpoints.publishing.sha256_of", lambda _: 1 / 0)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from iodine_pl import pretrained
 from iodine_pl.checkpoints.exporting import export_weights
 from iodine_pl.checkpoints.finding import find_weights
 from iodine_pl.checkpoints.loading import DEFAULT_CLASS, class_path_of, read_checkpoint
@@ -42,19 +43,24 @@ def publish(wanted: str | Path, folder: Path) -> Published:
     Raises:
         FileExistsError: if there is the folder already.
         FileNotFoundError: if there is no such checkpoint.
-        ValueError: if the file is no checkpoint of a model, or an address has no digest.
+        ValueError: if the file is no checkpoint of a model, what is beside it no card, or an address has no digest.
         DownloadError: if it cannot be downloaded.
     """
     path, name = find_weights(wanted), folder.resolve().name
     content = read_checkpoint(path)
     beside = path.with_suffix(".yaml")
     card = beside.read_text() if beside.is_file() else yaml.safe_dump(_card_of(content, path), sort_keys=False)
+    facts = yaml.safe_load(card)
+    if not isinstance(facts, Mapping) or not isinstance(facts.get("data", ""), str):  # a configuration, perhaps
+        raise ValueError(
+            f"{beside} is no card of weights: move it away, or write one like those in {pretrained.FOLDER}"
+        )
     with folder_written_beside(folder) as partial:
         weights = partial / f"{name}.ckpt"
         updates = export_weights(path, weights)
         digest = sha256_of(weights)
         (partial / f"{name}.yaml").write_text(card)
-        (partial / "README.md").write_text(_page(name, content, yaml.safe_load(card), digest))
+        (partial / "README.md").write_text(_page(name, content, facts, digest))
     return Published(folder / f"{name}.ckpt", folder / f"{name}.yaml", folder / "README.md", updates, digest)
 
 
