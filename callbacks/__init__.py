@@ -5,6 +5,7 @@ from iodine_pl.callbacks.best_checkpoint import BestCheckpoint
 from iodine_pl.callbacks.images_per_second import ImagesPerSecond
 from iodine_pl.callbacks.last_checkpoint import LastCheckpoint
 from iodine_pl.callbacks.prediction_writer import PredictionWriter
+from iodine_pl.callbacks.segmentation_scores import SegmentationScores
 from iodine_pl.callbacks.slot_panels import SlotPanels
 from iodine_pl.callbacks.slot_use import SlotUse
 
@@ -14,6 +15,7 @@ __all__ = [
     "ImagesPerSecond",
     "LastCheckpoint",
     "PredictionWriter",
+    "SegmentationScores",
     "SlotPanels",
     "SlotUse",
 ]

@@ -21,8 +21,9 @@ __all__ = ["Segmentation"]
 class Segmentation(Experiment):
     """Scores the segmentation of every test image at every refinement step, and draws the first ones.
 
-    Foreground ARI (the paper's), ARI of all pixels, mean IoU of objects and slots matched one to one, mean squared
-    error of the reconstruction, ELBO and KL in nats: mean and quartiles over images.
+    Foreground ARI (the paper's), ARI of all pixels, mean IoU of objects and slots matched one to one, mean best overlap
+    of objects and any slots, mean squared error of the reconstruction, ELBO and KL in nats: mean and quartiles over
+    images.
 
     Pictures: input, reconstruction, mask with a color per slot and each slot on white (``segmentation.png``); one
     image over the steps (``segmentation_refinement.png``); the scores over the steps (``segmentation_steps.png``). The

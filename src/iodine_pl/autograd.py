@@ -13,7 +13,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["differentiation_allowed", "recomputed", "refusing_gradients", "usable_in_graph", "with_known_gradients"]
+__all__ = [
+    "differentiation_allowed",
+    "recomputed",
+    "refuse_tracing",
+    "refusing_gradients",
+    "usable_in_graph",
+    "with_known_gradients",
+]
+
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # not in torch 2.6
+
+
+def refuse_tracing(what: str, instead: str) -> None:
+    """Checks that no graph is being recorded, by ``torch.export``, ``torch.jit.trace`` or ``torch.onnx.export``.
+
+    Args:
+        what: differentiates inside its forward pass, which no such graph holds.
+        instead: what to do.
+
+    Raises:
+        RuntimeError: if one is.
+    """
+    if _is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        raise RuntimeError(
+            f"{what} can be neither exported nor traced: it differentiates its loss inside the forward pass, and no "
+            f"graph of torch.export, torch.jit.trace or ONNX holds that. {instead}"
+        )
 
 
 @contextmanager

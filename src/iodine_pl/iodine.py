@@ -13,7 +13,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from iodine_pl.autograd import differentiation_allowed, usable_in_graph
+from iodine_pl.autograd import differentiation_allowed, refuse_tracing, usable_in_graph
 from iodine_pl.checkpoints.finding import find_weights
 from iodine_pl.decoder import SpatialBroadcastDecoder
 from iodine_pl.distributions import Bernoulli, PixelDistribution, ScaleSchedule, make_distribution
@@ -276,13 +276,15 @@ class IODINE(SceneModel):
         Args:
             name_or_path: weights that come with the package, such as ``tetrominoes`` (see
                 :func:`iodine_pl.pretrained.available`); or any checkpoint of this model: its path, ``last`` or ``best``
-                of the newest run, or an address ``https://...#sha256=HEX``, which is downloaded once.
+                of the newest run, or an address ``https://...#sha256=HEX`` or ``hf://OWNER/REPOSITORY/FILE@REVISION``,
+                which is downloaded once. No code in a checkpoint is run.
             arguments: in place of those that it was trained with, such as ``num_slots``.
 
         Raises:
             FileNotFoundError: if there are no such weights.
             ValueError: if an address has no digest.
-            DownloadError: if the server does not send the file that has this digest.
+            DownloadError: if the server does not send the file that has this digest, or the hub has no such file.
+            ImportError: if an address of the hub needs the extra ``hub``.
         """
         path = find_weights(name_or_path)
         model: IODINE = cls.load_from_checkpoint(path, map_location="cpu", weights_only=True, **arguments)
@@ -337,7 +339,9 @@ class IODINE(SceneModel):
         Raises:
             TypeError: if the images are not a uint8 or float tensor.
             ValueError: if a shape does not fit.
+            RuntimeError: if the model is being exported or traced.
         """
+        refuse_tracing(type(self).__name__, "Export the decoder alone: docs/use_it_elsewhere.md")
         images = self.images(batch)
         shape = self.noise_shape(len(images), num_slots, num_iterations)
         if images.ndim == 5 and images.shape[1] != shape[0]:

@@ -75,15 +75,15 @@ class SameConv2d(nn.Conv2d):
         Returns:
             ``(N, C_out, H, W)``.
         """
-        kernel = self.kernel_size[0]
+        kernel, count = self.kernel_size[0], vectors.shape[0]  # len() would fix N in an exported graph
         of_vectors, of_fixed = self.weight.tensor_split([vectors.shape[1]], dim=1)
         taps = torch.einsum("nd,odij->nijo", vectors, of_vectors)
         rows, columns = (_taps_inside(length, kernel, vectors) for length in fixed.shape[2:])
-        summed = (rows @ taps.flatten(2)).view(len(vectors), fixed.shape[2], *taps.shape[2:])  # (N, H, k, C_out)
+        summed = (rows @ taps.flatten(2)).view(count, fixed.shape[2], *taps.shape[2:])  # (N, H, k, C_out)
         broadcast: Tensor = (columns @ summed).permute(0, 3, 1, 2)  # (N, C_out, H, W), channels last in memory
         same = self.convolve(fixed, of_fixed, self.bias)  # (1, C_out, H, W)
         # Repeated as one long row, since the backward pass sums over N, which torch does 40 times slower in four axes.
-        row = rearrange(same, "1 c h w -> 1 (h w c)").expand(len(vectors), -1)
+        row = rearrange(same, "1 c h w -> 1 (h w c)").expand(count, -1)
         height, width = same.shape[2:]
         return broadcast + rearrange(row, "n (h w c) -> n c h w", h=height, w=width)
 

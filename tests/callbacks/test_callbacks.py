@@ -12,10 +12,18 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from iodine_pl import adjusted_rand_index
-from iodine_pl.callbacks import AdjustedRandIndex, ImagesPerSecond, LastCheckpoint, PredictionWriter, SlotPanels
+from iodine_pl.callbacks import (
+    AdjustedRandIndex,
+    ImagesPerSecond,
+    LastCheckpoint,
+    PredictionWriter,
+    SegmentationScores,
+    SlotPanels,
+)
+from iodine_pl.evaluation.matching import mean_best_overlap, mean_iou
 from iodine_pl.evaluation.panels import refinement_panel, slot_tiles
 
-CALLBACKS = [AdjustedRandIndex, SlotPanels, PredictionWriter]
+CALLBACKS = [AdjustedRandIndex, SegmentationScores, SlotPanels, PredictionWriter]
 
 
 class Unannotated(Other):
@@ -43,17 +51,34 @@ def test_adjusted_rand_index_is_the_mean_over_images(tmp_path, make):
     assert results["val/ari_fg_skipped"] == 1
 
 
+@pytest.mark.parametrize("make", [small, Other])
+def test_segmentation_scores_are_means_over_images(tmp_path, make):
+    module, data = make(), Images()
+    results = trainer(tmp_path, SegmentationScores()).validate(module, loader())[0]
+    tested = trainer(tmp_path, SegmentationScores()).test(module, loader())[0]
+    masks = torch.cat([result.masks for result in trainer(tmp_path).predict(module, loader())])
+    for name, score in (("miou", mean_iou), ("mbo", mean_best_overlap)):
+        each = score(data.labels, masks)
+        assert int(each.isnan().sum()) == 1
+        assert results[f"val/{name}"] == pytest.approx(float(each.nanmean()), abs=1e-6)
+        assert tested[f"test/{name}"] == results[f"val/{name}"]
+
+
 def test_adjusted_rand_index_can_be_monitored(tmp_path):
     best = pl.callbacks.ModelCheckpoint(tmp_path, monitor="val/ari_fg", mode="max")
     trainer(tmp_path, AdjustedRandIndex(), best, enable_checkpointing=True).fit(small(), loader(), loader())
     assert best.best_model_score is not None
 
 
-def test_batches_without_labels_are_said_once(tmp_path):
-    with pytest.warns(UserWarning, match="have no label") as said:
-        results = trainer(tmp_path, AdjustedRandIndex()).validate(small(), loader(labelled=False))[0]
+@pytest.mark.parametrize(
+    ("kind", "what", "name"),
+    [(AdjustedRandIndex, "adjusted Rand index", "val/ari_fg"), (SegmentationScores, "mIoU or mBO", "val/miou")],
+)
+def test_batches_without_labels_are_said_once(tmp_path, kind, what, name):
+    with pytest.warns(UserWarning, match=f"have no label: no {what} is logged") as said:
+        results = trainer(tmp_path, kind()).validate(small(), loader(labelled=False))[0]
     assert len([warning for warning in said if "no label" in str(warning.message)]) == 1
-    assert "val/ari_fg" not in results
+    assert name not in results
 
 
 @pytest.mark.parametrize("make", [small, Other])

@@ -93,8 +93,10 @@ def experiment(callback, folder, model=None, **data):
 def test_segmentation_of_the_truth(tmp_path, data_dir):
     found = experiment(Segmentation(), tmp_path, data_dir=data_dir)
     assert found["images"] == 7
-    assert [row["score"] for row in found["table"]][:3] == ["foreground ARI", "ARI of all pixels", "mean IoU"]
-    for row in found["table"][:3]:
+    assert [row["score"] for row in found["table"]][:4] == [
+        *("foreground ARI", "ARI of all pixels", "mean IoU", "mean best overlap")
+    ]
+    for row in found["table"][:4]:
         assert row["mean"] == row["lower quartile"] == row["median"] == 1.0
     assert found["steps"]["elbo"]["mean"] == [-4.0]
     assert [(picture["name"], picture["file"]) for picture in found["pictures"]] == [
@@ -327,6 +329,8 @@ def test_the_segmentation_is_that_of_the_test():
     means = {row["score"]: row["mean"] for row in found["table"]}
     assert means["foreground ARI"] == pytest.approx(float(logged["test/ari_fg"]), rel=1e-5)
     assert means["ARI of all pixels"] == pytest.approx(float(logged["test/ari"]), rel=1e-5)
+    assert means["mean IoU"] == pytest.approx(float(logged["test/miou"]), rel=1e-5)
+    assert means["mean best overlap"] == pytest.approx(float(logged["test/mbo"]), rel=1e-5)
     assert means["ELBO (nats)"] == pytest.approx(float(logged["test/elbo"]), rel=1e-5)
     for t, value in enumerate(found["steps"]["mse"]["mean"]):
         assert value == pytest.approx(float(logged[f"test_steps/mse_{t}"]), rel=1e-5)

@@ -133,6 +133,12 @@ def test_a_download_that_fails_leaves_nothing(server, offered, cache, settings, 
     assert list(cache.iterdir()) == []
 
 
+def test_a_connection_that_breaks_off_is_taken_up_again(server, offered):
+    server.longest = len(server.content) // 3 + 1
+    assert find_weights(f"{server.url}#sha256={offered}").read_bytes() == server.content
+    assert [bool(asked) for asked in server.asked] == [False, True, True]  # each goes on where the last one ended
+
+
 def test_a_download_has_a_limit(server, offered, cache, monkeypatch):
     monkeypatch.setattr("iodine_pl.files.download._LARGEST", 1 << 17)
     with pytest.raises(DownloadError, match="sends more than 131072 bytes"):

@@ -56,7 +56,7 @@ def test_a_run_that_succeeds_exits_with_0_and_shows_no_object(tmp_path):
     assert again.returncode == 0, again.stderr
     assert "it/s" not in again.stdout + again.stderr  # this is no terminal
     shown = dict(line.split() for line in again.stdout.splitlines() if line.startswith("test/"))
-    assert {"test/ari_fg", "test/mse", "test/elbo"} <= set(shown)
+    assert {"test/ari_fg", "test/ari", "test/miou", "test/mbo", "test/mse", "test/elbo"} <= set(shown)
     assert "test_steps" not in again.stdout + again.stderr
     assert "data: those of" in again.stderr
 

@@ -1,13 +1,12 @@
 """Objects and slots, matched."""
 
-import sys
 from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
 
-from iodine_pl.evaluation.matching import mean_iou, object_iou, slot_of_entity
+from iodine_pl.evaluation.matching import MeanOverlap, mean_best_overlap, mean_iou, object_iou, slot_of_entity
 
 
 def one_hot(assignment, slots):
@@ -42,19 +41,41 @@ def test_best_of_all_matchings(slots):
     assert (found[:, 0] == 0).all()
 
 
-def test_without_scipy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    label = torch.tensor([[[0, 1]]])
-    with pytest.raises(ImportError, match=r"^object_iou needs scipy: pip install iodine-pl\[experiments\]$"):
-        mean_iou(label, one_hot(label, 2))
-    assert slot_of_entity(label, one_hot(label, 2), 2).tolist() == [[0, 1]]  # this one needs none
-
-
 def test_perfect_and_none():
     label = torch.tensor([[[0, 0, 1, 2]], [[0, 0, 0, 0]]])
     iou = mean_iou(label, one_hot(torch.tensor([[[2, 2, 0, 1]], [[0, 1, 2, 0]]]), 3))
     assert iou[0] == 1.0
     assert iou[1].isnan()
+
+
+def test_two_objects_in_one_slot():
+    label, masks = torch.tensor([[[1, 1, 1, 2, 0, 0]]]), one_hot(torch.tensor([[[0, 0, 0, 0, 1, 1]]]), 2)
+    assert float(mean_iou(label, masks)) == (3 / 4 + 0) / 2
+    assert float(mean_best_overlap(label, masks)) == (3 / 4 + 1 / 4) / 2
+
+
+def test_background_in_the_slot_of_an_object_counts():
+    label = torch.tensor([[[1, 1, 0, 0]]])
+    for slots, expected in (([0, 0, 1, 1], 1.0), ([0, 0, 0, 1], 2 / 3), ([0, 0, 0, 0], 1 / 2)):
+        masks = one_hot(torch.tensor([[slots]]), 2)
+        assert float(mean_iou(label, masks)) == float(mean_best_overlap(label, masks)) == expected
+
+
+def test_mean_overlap_leaves_out_and_counts_images_without_objects():
+    label, masks = torch.randint(0, 3, (6, 5, 5)), torch.rand(6, 4, 5, 5)
+    label[2] = 0
+    metric = MeanOverlap()
+    metric.update(label[:4], masks[:4])
+    metric.update(label[4:], masks[4:])
+    found = metric.compute()
+    for name, score in (("miou", mean_iou), ("mbo", mean_best_overlap)):
+        each = score(label, masks)
+        assert float(found[name]) == pytest.approx(float(each[~each.isnan()].mean()), abs=1e-12)
+    assert metric.images_skipped == 1
+    metric.reset()
+    metric.update(label[2:3], masks[2:3])
+    metric.update(label[:0], masks[:0])
+    assert all(value.isnan() for value in metric.compute().values())
 
 
 def test_slot_that_overlaps_most():

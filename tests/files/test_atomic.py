@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from iodine_pl.files import atomic
-from iodine_pl.files.atomic import move_into_place, written_beside
+from iodine_pl.files.atomic import folder_written_beside, move_into_place, written_beside
 
 
 def names(folder):
@@ -129,3 +129,21 @@ def test_a_finished_file_is_moved(tmp_path):
     move_into_place(tmp_path / "part", tmp_path / "a.txt")
     assert names(tmp_path) == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "whole"
+
+
+def test_a_folder_appears_whole(tmp_path):
+    path = tmp_path / "new" / "mine"
+    left = tmp_path / "new" / ".mine.partial"
+    left.mkdir(parents=True)
+    (left / "of a kill").touch()
+    with folder_written_beside(path) as partial:
+        (partial / "a.txt").write_text("a")
+        assert not path.exists()
+    assert names(path) == ["a.txt"]
+    assert names(path.parent) == ["mine"]
+    with pytest.raises(FileExistsError, match="mine is there already"), folder_written_beside(path):
+        pass
+    with pytest.raises(ValueError, match="half"), folder_written_beside(tmp_path / "other") as partial:  # noqa: PT012
+        (partial / "a.txt").touch()
+        raise ValueError("half")
+    assert names(tmp_path) == ["new"]

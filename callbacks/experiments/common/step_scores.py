@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iodine_pl import Decomposition, adjusted_rand_index
-from iodine_pl.evaluation.matching import mean_iou
+from iodine_pl.evaluation.matching import mean_best_overlap, mean_iou
+from iodine_pl.evaluation.metrics import slot_of_pixel
 
 __all__ = ["SCORES", "plot_steps", "quartiles", "step_scores"]
 
@@ -20,6 +21,7 @@ SCORES = {
     "ari_fg": "foreground ARI",
     "ari": "ARI of all pixels",
     "miou": "mean IoU",
+    "mbo": "mean best overlap",
     "mse": "MSE",
     "elbo": "ELBO (nats)",
     "kl": "KL (nats)",
@@ -42,11 +44,13 @@ def step_scores(result: Decomposition, label: Tensor) -> dict[str, Tensor]:
     nll, kl, mse = (x.cpu().double() for x in result.trace)
     kl = kl.sum(dim=2)
     labels = [label] * len(steps) if label.ndim == 3 else label.unbind(dim=1)
-    both = [(true, step.masks.argmax(dim=1)) for true, step in zip(labels, steps, strict=True)]
+    masks = [(true, step.masks) for true, step in zip(labels, steps, strict=True)]
+    both = [(true, slot_of_pixel(given)) for true, given in masks]
     return {
         "ari_fg": torch.stack([adjusted_rand_index(true, slots).cpu() for true, slots in both], dim=1),
         "ari": torch.stack([adjusted_rand_index(true, slots, foreground=False).cpu() for true, slots in both], dim=1),
-        "miou": torch.stack([mean_iou(true, step.masks) for true, step in zip(labels, steps, strict=True)], dim=1),
+        "miou": torch.stack([mean_iou(true, given) for true, given in masks], dim=1),
+        "mbo": torch.stack([mean_best_overlap(true, given) for true, given in masks], dim=1),
         "mse": mse.T,
         "elbo": -(nll + kl).T,
         "kl": kl.T,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
 from urllib.parse import urldefrag
 
 from iodine_pl import pretrained
+from iodine_pl.checkpoints.hub import SCHEME, at_hub
 from iodine_pl.files.atomic import written_beside
-from iodine_pl.files.download import DownloadError, download_zip
+from iodine_pl.files.download import DownloadError, download_zip, sha256_of
 
 __all__ = ["RUNS", "find_weights", "run_of"]
 
@@ -30,18 +30,22 @@ def find_weights(wanted: str | Path, run: str | None = None, root: str | Path | 
         wanted: ``last`` or ``best`` of the newest run, which is the one that saved a checkpoint latest; the name of
             weights that come with the package (:func:`iodine_pl.pretrained.available`); an address
             ``https://...#sha256=HEX``, which is downloaded once, to ``$XDG_CACHE_HOME/iodine-pl`` or
-            ``~/.cache/iodine-pl``; or a path.
+            ``~/.cache/iodine-pl``; a file at the Hugging Face Hub, ``hf://OWNER/REPOSITORY/FILE@REVISION`` (see
+            :func:`iodine_pl.checkpoints.hub.at_hub`); or a path.
         run: name of the runs of which the newest is taken; None: of all runs.
         root: where the runs are; None: ``runs``.
 
     Raises:
         FileNotFoundError: if there is no such checkpoint.
-        ValueError: if an address has no digest, or does not begin with ``https://`` or ``http://``.
-        DownloadError: if the server does not send the file that has this digest.
+        ValueError: if an address has no digest, or does not begin with ``https://``, ``http://`` or ``hf://``.
+        DownloadError: if the server does not send the file that has this digest, or the hub has no such file.
+        ImportError: if an address of the hub needs the extra ``hub``.
     """
     text = str(wanted)
     if text in ("last", "best"):
         return _of_newest_run(text, run or "*", Path(root or RUNS))
+    if text.startswith(SCHEME):
+        return at_hub(text)
     if "://" in text:
         return _at_address(text)
     if text in pretrained.available():
@@ -72,7 +76,9 @@ def _at_address(wanted: str) -> Path:
     """Downloads a checkpoint, unless the cache has it: its name there is the digest of its content."""
     address, fragment = urldefrag(wanted)
     if not address.startswith(("https://", "http://")):
-        raise ValueError(f"{address} cannot be downloaded: write an address that begins with https:// or http://")
+        raise ValueError(
+            f"{address} cannot be downloaded: write an address that begins with https://, http:// or hf://"
+        )
     digits = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
     if digits is None:
         raise ValueError(
@@ -85,7 +91,7 @@ def _at_address(wanted: str) -> Path:
         return path
     with written_beside(path, shared=True) as partial:  # every process of a multi-device run may ask for it
         download_zip(address, partial)
-        came = hashlib.sha256(partial.read_bytes()).hexdigest()
+        came = sha256_of(partial)
         if came != digest:
             raise DownloadError(
                 f"{address} sends a file with sha256 {came}, expected was {digest}: what came is deleted. Check the "

@@ -27,7 +27,7 @@ def decompose(
     Args:
         images: PNG, JPEG, BMP or WebP files of any size.
         weights: name of weights that come with the package; path of a checkpoint; ``last`` or ``best`` of the newest
-            run; or an address ``https://...#sha256=HEX``.
+            run; or an address, ``https://...#sha256=HEX`` or ``hf://OWNER/REPOSITORY/FILE@REVISION``.
         out: the PNG file to write.
         size: side in pixels of the square that each image is made: the middle of it, resized. By default that of the
             images that the weights were trained on.

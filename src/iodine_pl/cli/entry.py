@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from iodine_pl import __version__
-from iodine_pl.callbacks import AdjustedRandIndex, ImagesPerSecond, SlotUse
+from iodine_pl.callbacks import AdjustedRandIndex, ImagesPerSecond, SegmentationScores, SlotUse
 from iodine_pl.cli.arguments import checkpoint_of
 from iodine_pl.cli.command import IodineCLI
 from iodine_pl.cli.configurations import with_files
@@ -80,7 +80,7 @@ def complete_arguments(arguments: Sequence[str]) -> list[str]:
     try:
         given = with_files(given)
         checkpoint = checkpoint_of(given[1:])
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise CommandError(str(error)) from error
     return given if checkpoint is None else [*given, "--ckpt_path", str(checkpoint)]
 
@@ -115,7 +115,7 @@ def _run_lightning(arguments: Sequence[str]) -> IodineCLI:
             subclass_mode_data=True,
             seed_everything_default=0,
             save_config_callback=SaveConfigOfRun,
-            trainer_defaults={"callbacks": [AdjustedRandIndex(), ImagesPerSecond(), SlotUse()]},
+            trainer_defaults={"callbacks": [AdjustedRandIndex(), SegmentationScores(), ImagesPerSecond(), SlotUse()]},
             parser_class=CommandParser,
             parser_kwargs={"prog": program(), "allow_abbrev": True},
             args=list(arguments),

@@ -17,7 +17,7 @@ _WIDTH, _COLUMN = 118, 42
 _OF_RUN = {
     "config": "A YAML file of settings; what stands after it wins, and several may be given.",
     "name": "Folder of the run in --trainer.default_root_dir; the dataset's name.",
-    "ckpt_path": "last or best of the newest run, a shipped name, a path or an address.",
+    "ckpt_path": "last or best of the newest run, a shipped name, a path, https://... or hf://...",
     "seed_everything": "The seed of weights, order and noise.",
 }
 _TRAINER = {

@@ -15,7 +15,8 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 
 __all__ = ["ProgressLines", "StepsBar", "silence_advertising", "table_of"]
 
-_SCORES = ("ari_fg", "ari", "mse", "elbo", "nll", "kl")
+_SCORES = ("ari_fg", "ari", "miou", "mbo", "mse", "elbo", "nll", "kl")
+_IN_LINE = ("ari_fg", "ari", "mse", "elbo")
 
 
 def _total(trainer: pl.Trainer) -> int:
@@ -69,7 +70,7 @@ class ProgressLines(pl.Callback):
             left = (time.monotonic() - self._since) / done * (total - trainer.global_step)
             line = f"{trainer.global_step:,} of {total:,} updates, {timedelta(seconds=round(left))} left"
         known = trainer.callback_metrics
-        scores = [f"{name} {float(known[f'val/{name}']):.4g}" for name in _SCORES[:4] if f"val/{name}" in known]
+        scores = [f"{name} {float(known[f'val/{name}']):.4g}" for name in _IN_LINE if f"val/{name}" in known]
         rank_zero_info(f"{line}: {', '.join(scores)}")
 
 

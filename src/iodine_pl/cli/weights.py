@@ -6,9 +6,10 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from iodine_pl.checkpoints.exporting import export_weights
+from iodine_pl.checkpoints.publishing import publish
 from iodine_pl.checkpoints.writing import write_checkpoint
 from iodine_pl.files.atomic import move_into_place
-from iodine_pl.files.download import DownloadError, download_zip
+from iodine_pl.files.download import DownloadError, download_zip, sha256_of
 from iodine_pl.iodine import IODINE
 from iodine_pl.official.reading import read_official
 from iodine_pl.report.page import write_report
@@ -51,15 +52,26 @@ def _fetch(url: str, folder: Path) -> Path:
     return target
 
 
-def export(checkpoint: str, *, out: Path) -> None:
+def export(checkpoint: str, *, out: Path | None = None, to: Path | None = None) -> None:
     """Keeps of a checkpoint what a trained model needs, to pass it on.
 
     Args:
-        checkpoint: path, last or best of the newest run, a shipped name, or an address with #sha256=HEX.
+        checkpoint: path, last or best of the newest run, a shipped name, or an address (https://...#sha256=HEX,
+            hf://OWNER/REPOSITORY/FILE@REVISION).
         out: the file to write, such as mine.ckpt.
+        to: in place of it, a folder to make, ready to upload: the weights, their card and a README.md.
     """
-    updates = export_weights(checkpoint, out)
-    print(f"Wrote {out}: {out.stat().st_size / 1e6:.1f} MB, after {updates:,} updates")
+    if (out is None) == (to is None):
+        raise ValueError("export needs either --out FILE or --to FOLDER")
+    if to is not None:
+        folder = publish(checkpoint, to)
+        weights, updates, digest = folder.weights, folder.updates, folder.sha256
+        print(f"Wrote {folder.page}\nWrote {folder.card}")
+    else:
+        assert out is not None
+        weights, updates = out, export_weights(checkpoint, out)
+        digest = sha256_of(out)
+    print(f"Wrote {weights}: {weights.stat().st_size / 1e6:.1f} MB, after {updates:,} updates\nsha256 {digest}")
 
 
 def report(source: str, out: Path | None = None, config: Path | None = None, images: int = 6) -> None:

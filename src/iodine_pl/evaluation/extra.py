@@ -12,7 +12,7 @@ def require_experiments(what: str, *packages: str) -> None:
 
     Args:
         what: needs them; stands first in the message.
-        packages: the names that are imported, such as ``scipy``.
+        packages: the names that are imported, such as ``sklearn``.
 
     Raises:
         ImportError: if one is missing. The message is one line that names the missing packages and the extra.

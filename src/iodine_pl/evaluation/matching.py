@@ -1,14 +1,16 @@
-"""Which slot shows which true object."""
+"""Which slot shows which true object, and how well."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchmetrics import Metric
 
-from iodine_pl.evaluation.extra import require_experiments
+from iodine_pl.evaluation.assignment import best_assignment
+from iodine_pl.evaluation.metrics import contingency_table, slot_of_pixel
 
-__all__ = ["entity_masks", "mean_iou", "object_iou", "slot_of_entity"]
+__all__ = ["MeanOverlap", "entity_masks", "mean_best_overlap", "mean_iou", "object_iou", "slot_of_entity"]
 
 
 def entity_masks(label: Tensor, entities: int) -> Tensor:
@@ -48,34 +50,122 @@ def object_iou(label: Tensor, masks: Tensor, entities: int) -> Tensor:
 
     Returns:
         ``(B, L)`` in float64 on the CPU; 0 for an object without a slot, and for the background.
-
-    Raises:
-        ImportError: if scipy is not installed.
     """
-    require_experiments("object_iou", "scipy")
-    from scipy.optimize import linear_sum_assignment
-
-    true = entity_masks(label, entities)
-    true[:, 0] = 0.0
-    won = F.one_hot(masks.argmax(dim=1).cpu(), masks.shape[1]).permute(0, 3, 1, 2).double()
-    both = torch.einsum("blhw,bkhw->blk", true, won)
-    union = true.sum(dim=(2, 3)).unsqueeze(2) + won.sum(dim=(2, 3)).unsqueeze(1) - both
-    iou = both / union.clamp(min=1.0)
-    matched = torch.zeros(iou.shape[:2], dtype=torch.float64)
-    for image, row in zip(iou.numpy(), matched, strict=True):
-        objects, slots = linear_sum_assignment(image, maximize=True)
-        row[objects] = torch.from_numpy(image[objects, slots])
-    return matched
+    return _one_to_one(_iou_of_pairs(label, masks, entities)[0])
 
 
 def mean_iou(label: Tensor, masks: Tensor) -> Tensor:
-    """Returns the mean of :func:`object_iou` over the objects that show a pixel: ``(B,)`` in float64 on the CPU.
+    """Returns the mIoU: the mean of :func:`object_iou` over the objects that show a pixel.
 
-    NaN for an image without objects.
+    This is the definition of OCLF (the code of Seitzer et al. 2023) and of VideoSAUR (Zadaianchuk et al. 2023) with
+    ``matching="hungarian"`` and ``ignore_background=True``. The true background is no object and wants no slot. Its
+    pixels count all the same where a slot that shows an object has them: they enlarge the union. So a model without a
+    slot for the background has a low mIoU, whatever its foreground ARI is.
 
-    Raises:
-        ImportError: if scipy is not installed.
+    Args:
+        label: true entity of every pixel, ``(B, H, W)`` integers >= 0; 0 is the background.
+        masks: ``(B, K, H, W)``; each pixel belongs to the slot with the largest.
+
+    Returns:
+        ``(B,)`` from 0 to 1, in float64 on the CPU. NaN for an image without objects.
+
+    Example:
+        >>> label = torch.tensor([[[1, 1, 2, 2, 0, 0]]])
+        >>> masks = torch.tensor([[[1, 1, 0, 0, 0, 0]], [[0, 0, 1, 1, 1, 1]]]).unsqueeze(0)
+        >>> mean_iou(label, masks)  # 1 for the first object; 2 of 4 pixels for the second
+        tensor([0.7500], dtype=torch.float64)
     """
-    entities = int(label.max()) + 1
-    objects = (entity_masks(label, entities)[:, 1:].sum(dim=(2, 3)) > 0.0).sum(dim=1)
-    return object_iou(label, masks, entities).sum(dim=1) / torch.where(objects > 0, objects.double(), torch.nan)
+    return _overlaps(label, masks)[0]
+
+
+def mean_best_overlap(label: Tensor, masks: Tensor) -> Tensor:
+    """Returns the mBO: of every object the largest intersection over union with any slot, mean over objects.
+
+    It is at least :func:`mean_iou`, which lets no two objects have one slot. Otherwise all is as there: what an object
+    is, where a pixel belongs, the background, and the shapes. Pont-Tuset et al. (2017) defined it over proposals; OCLF
+    and VideoSAUR (``matching="overlap"``) compute what is computed here. Object-centric-library calls it the mean
+    segmentation covering (mSC).
+    """
+    return _overlaps(label, masks)[1]
+
+
+class MeanOverlap(Metric):
+    """Averages :func:`mean_iou` and :func:`mean_best_overlap` over images, the same on any number of processes.
+
+    Images without objects are left out of the means, as OCLF and VideoSAUR do; ``images_skipped`` says after
+    ``compute`` how many there were, on all processes. With no image the means are NaN.
+
+    Example:
+        >>> metric = MeanOverlap()
+        >>> label = torch.tensor([[[0, 1, 2]], [[0, 0, 0]]])  # the second image has no object
+        >>> metric.update(label, torch.eye(3).expand(2, 3, 3).unsqueeze(2))  # masks: each pixel has a slot of its own
+        >>> {name: float(value) for name, value in metric.compute().items()}, metric.images_skipped
+        ({'miou': 1.0, 'mbo': 1.0}, 1)
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
+
+    total: Tensor
+    images: Tensor
+    skipped: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images_skipped = 0
+        for name, shape in (("total", (2,)), ("images", ()), ("skipped", ())):
+            self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, label: Tensor, masks: Tensor) -> None:
+        """Adds images: true ``label`` (B, H, W), and ``masks`` (B, K, H, W) whose largest over K takes the pixel."""
+        overlaps = _overlaps(label, masks)
+        counted = ~overlaps[0].isnan()
+        self.total += overlaps[:, counted].sum(dim=1).to(self.total.device)
+        self.images += int(counted.sum())
+        self.skipped += int((~counted).sum())
+
+    def compute(self) -> dict[str, Tensor]:
+        """Returns the means ``miou`` and ``mbo``, float64 scalars."""
+        self.images_skipped = int(self.skipped)
+        miou, mbo = self.total / self.images
+        return {"miou": miou, "mbo": mbo}
+
+
+def _iou_of_pairs(label: Tensor, masks: Tensor, entities: int) -> tuple[Tensor, Tensor]:
+    """Returns the IoU of every entity and slot, (B, L, K), 0 for the background; and the pixels of entities (B, L).
+
+    In float64, which Apple's GPUs do not have: so there on the CPU, as the numbers are in the end.
+    """
+    slots, assignment = masks.shape[1], slot_of_pixel(masks)
+    if assignment.device.type == "mps":
+        assignment = assignment.cpu()
+    table = contingency_table(label.to(assignment.device), assignment, entities, slots).cpu()
+    pixels = table.sum(dim=2)
+    union = pixels.unsqueeze(2) + table.sum(dim=1, keepdim=True) - table
+    iou = table / union.clamp(min=1.0)
+    iou[:, 0] = 0.0
+    return iou, pixels
+
+
+def _one_to_one(iou: Tensor) -> Tensor:
+    """Returns the IoU (B, L) of each entity and its slot, of which no two have the same."""
+    matched, slot = iou.max(dim=2)
+    wanted = F.one_hot(slot, iou.shape[2]) * (matched > 0.0).unsqueeze(2)
+    for image in (wanted.sum(dim=1) > 1).any(dim=1).nonzero().flatten().tolist():  # elsewhere each has its best
+        scores = iou[image].tolist()
+        rivals = [entity for entity, row in enumerate(scores) if max(row) > 0.0]
+        row = [0.0] * len(scores)
+        for number, slot_of_it in best_assignment([scores[entity] for entity in rivals]):
+            row[rivals[number]] = scores[rivals[number]][slot_of_it]
+        matched[image] = torch.tensor(row, dtype=torch.float64)
+    return matched
+
+
+def _overlaps(label: Tensor, masks: Tensor) -> Tensor:
+    """Returns mIoU and mBO of every image, (2, B) in float64 on the CPU."""
+    entities = int(label.max()) + 1 if label.numel() else 1
+    iou, pixels = _iou_of_pairs(label, masks, entities)
+    objects = (pixels[:, 1:] > 0.0).sum(dim=1)
+    counted = torch.where(objects > 0, objects.double(), torch.nan)
+    return torch.stack([_one_to_one(iou).sum(dim=1), iou.amax(dim=2).sum(dim=1)]) / counted

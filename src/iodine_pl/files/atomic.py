@@ -1,14 +1,15 @@
-"""The one way to write a file: after it, the file is whole or as it was before."""
+"""The one way to write a file, or a folder of files: after it, all is whole or as it was before."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["move_into_place", "written_beside"]
+__all__ = ["folder_written_beside", "move_into_place", "written_beside"]
 
 
 @contextmanager
@@ -44,8 +45,43 @@ def move_into_place(partial: Path, path: Path) -> None:
     with partial.open("rb+") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)
+    _keep_names(path.parent)
+
+
+@contextmanager
+def folder_written_beside(path: Path) -> Iterator[Path]:
+    """Yields an empty folder beside ``path`` to write files to. It takes the name ``path`` when the block ends.
+
+    An error leaves nothing. What a kill left is deleted when the same folder is written again.
+
+    Args:
+        path: the folder, which must not exist. Its own folder is made if there is none.
+
+    Raises:
+        FileExistsError: if there is one.
+        OSError: if something cannot be written.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} is there already: delete it, or name another folder")
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     try:
-        folder = os.open(path.parent, os.O_RDONLY)
+        yield partial
+        for child in partial.iterdir():
+            with child.open("rb+") as file:
+                os.fsync(file.fileno())
+        _keep_names(partial)
+        os.rename(partial, path)
+        _keep_names(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _keep_names(path: Path) -> None:
+    """Brings the names of the files in a folder to the disk."""
+    try:
+        folder = os.open(path, os.O_RDONLY)
     except OSError:  # Windows opens no folders
         return
     try:

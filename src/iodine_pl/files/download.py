@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from iodine_pl.files.tensorflow.tfrecord import looks_like_records
 
-__all__ = ["Download", "DownloadError", "download_zip"]
+__all__ = ["Download", "DownloadError", "download_zip", "sha256_of"]
 
 _TIMEOUT = 60.0  # seconds without a byte
 _ATTEMPTS = 5  # in a row that bring nothing
@@ -206,6 +207,11 @@ def download_zip(url: str, kept: Path) -> None:
             progress.update(len(data))
             if download.here > _LARGEST:
                 raise DownloadError(f"{url} sends more than {_LARGEST} bytes: this is something else")
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the digest of a file's content, 64 hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _looks_like_zip(first: bytes) -> bool:

@@ -30,6 +30,8 @@ __all__ = ["write_report"]
 _CURVES = (
     "val/ari_fg",
     "val/ari_fg_responsibilities",
+    "val/miou",
+    "val/mbo",
     "val/elbo",
     "val/mse",
     "val/kl",

@@ -1,0 +1,87 @@
+"""What the callbacks share that score decompositions by true labels in validation and test."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from torch import Tensor
+from torchmetrics import Metric
+
+from iodine_pl.callbacks.contract import decomposition_of, require_fields
+from iodine_pl.evaluation.metrics import to_device
+
+__all__ = ["LabelScores"]
+
+
+class LabelScores(pl.Callback):
+    """Logs means over all images, each counted once, so the same on any number of processes.
+
+    It needs batches that are dicts with ``label`` (B, H, W), or (B, T+1, H, W) of sequences, whose last frame counts;
+    and a module whose ``forward`` is annotated to return something with ``masks`` (B, K, H, W). What
+    ``validation_step`` returns is used if it has them, else ``forward`` is called.
+
+    Args:
+        metrics: updated by :meth:`add`.
+    """
+
+    scores: ClassVar[str]
+    """What is logged, in words."""
+    in_bar: ClassVar[tuple[str, ...]] = ()
+    """The names of those that the progress bar shows."""
+
+    def __init__(self, metrics: Mapping[str, Metric]) -> None:
+        self._metrics = metrics
+        self._said_no_labels = False
+
+    @abstractmethod
+    def add(self, label: Tensor, result: Any) -> None:
+        """Updates the metrics by a batch: true ``label`` (B, H, W), and its decomposition."""
+
+    @abstractmethod
+    def means(self) -> Mapping[str, Tensor | float]:
+        """Returns what to log, by name without the stage."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        require_fields(self, pl_module, "masks")
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for metric in self._metrics.values():
+            metric.reset()
+            to_device(metric, pl_module.device)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if not isinstance(batch, dict) or "label" not in batch:
+            if not self._said_no_labels:
+                rank_zero_warn(f"The batches have no label: no {self.scores} is logged.")
+                self._said_no_labels = True
+            return
+        label = batch["label"] if batch["label"].ndim == 3 else batch["label"][:, -1]
+        self.add(label, decomposition_of(pl_module, batch, outputs))
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._log(pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._log(pl_module, "test")
+
+    def _log(self, pl_module: pl.LightningModule, stage: str) -> None:
+        if self._said_no_labels:
+            return
+        for name, value in self.means().items():
+            # Already the same on all processes; Lightning wants to hear it.
+            pl_module.log(f"{stage}/{name}", value, prog_bar=name in self.in_bar, sync_dist=True)
