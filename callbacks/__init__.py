@@ -1,9 +1,10 @@
-"""Callbacks that watch a run and change nothing in it."""
+"""Callbacks that watch and save a run. One of them averages weights; the others change nothing in it."""
 
 from iodine_pl.callbacks.adjusted_rand_index import AdjustedRandIndex
 from iodine_pl.callbacks.best_checkpoint import BestCheckpoint
 from iodine_pl.callbacks.images_per_second import ImagesPerSecond
 from iodine_pl.callbacks.last_checkpoint import LastCheckpoint
+from iodine_pl.callbacks.late_averaging import LateAveraging
 from iodine_pl.callbacks.prediction_writer import PredictionWriter
 from iodine_pl.callbacks.segmentation_scores import SegmentationScores
 from iodine_pl.callbacks.slot_panels import SlotPanels
@@ -14,6 +15,7 @@ __all__ = [
     "BestCheckpoint",
     "ImagesPerSecond",
     "LastCheckpoint",
+    "LateAveraging",
     "PredictionWriter",
     "SegmentationScores",
     "SlotPanels",
