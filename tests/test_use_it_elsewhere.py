@@ -44,6 +44,23 @@ def test_lightning_pytorch():
         names["trainer"].fit(names["module"].model, names["data"].train_dataloader())
 
 
+def test_fabric():
+    names = run_section("In Lightning Fabric")
+    assert names["epoch"] == 1
+    assert torch.isfinite(names["loss"])
+    (group,) = names["optimizer"].param_groups
+    assert group["lr"] == pytest.approx(3e-4 * (4 / 256) ** 0.5)
+
+
+def test_a_loss_of_your_own():
+    names = run_section("A loss of your own")
+    (of_entropy,) = torch.autograd.grad(
+        -(names["model"](names["images"], graph=True).masks.log()).mean(), names["model"].initial_posterior
+    )
+    assert of_entropy.abs().sum() > 0
+    assert all(p.grad is not None for p in names["model"].parameters())
+
+
 def test_weights(hub):  # noqa: F811
     hub.files["tetrominoes.ckpt"] = (FOLDER / "tetrominoes.ckpt").read_bytes()
     assert run_section("Trained weights from anywhere")["model"].num_slots == 3
