@@ -1,0 +1,44 @@
+"""The losses of twenty updates of each shipped configuration, in float64. As a script it writes them anew."""
+
+import json
+from importlib import import_module
+
+import torch
+import yaml
+from command import ROOT
+
+from iodine_pl.posterior import keyed_normal
+
+FILE = ROOT / "tests" / "data" / "golden_losses.json"
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+UPDATES, SHOWN = 20, (1, 10, 20)
+
+
+def losses(config):
+    """Returns the losses before the updates of SHOWN, of an image of noise: 8x8 pixels unless the network has a size."""
+    made = yaml.safe_load(config.read_text())
+    package, _, name = made["model"]["class_path"].rpartition(".")
+    torch.manual_seed(0)
+    model = getattr(import_module(package), name)(**made["model"].get("init_args", {}), batch_size=1).double()
+    frames = [model.num_iterations + 1] if made["data"]["class_path"].endswith("MovingSpritesDataModule") else []
+    side = model.hparams.get("image_size", 8)
+    images = torch.rand(1, *frames, model.image_channels, side, side, dtype=torch.float64)
+    if not model.takes_gray:
+        images = images.round()
+    optimizer = model.configure_optimizers()["optimizer"]
+    found = []
+    for update in range(1, UPDATES + 1):
+        noise = keyed_normal(model.noise_shape(1), 0, update).double()
+        loss, _ = model.loss(images, noise=noise)
+        if update in SHOWN:
+            found.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        if model.gradient_clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), model.gradient_clip_norm)
+        optimizer.step()
+    return found
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps({config.stem: losses(config) for config in CONFIGS}, indent=2) + "\n")
