@@ -101,7 +101,7 @@ class SceneDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.pixel_stride = pixel_stride
         self.view = CropResize(crop, resize, self.filter)
-        self.frames = frames
+        self._frames = frames
         self.num_train = self.published_train if num_train is None else num_train
         self.num_val, self.num_test = num_val, num_test
         self.selection = Selection(min_objects, max_objects, exclude, test_split)
@@ -149,9 +149,9 @@ class SceneDataModule(pl.LightningDataModule):
         """
         if self.path is None:
             made = next(iter(self._own_generator().scenes(0, 1)))[0].shape[1:3]
-            shape = self.view.size(*self.view.box(*made, "a generated image")[2:])
+            shape: tuple[int, ...] = self.view.kept(made[0], made[1], "a generated image")
         else:
-            shape = SceneDataset(self.files, view=self.view, frames=self.frames).image_shape[-3:-1]
+            shape = SceneDataset(self.files, view=self.view, frames=self._frames).image_shape[-3:-1]
         height, width = (-(-side // self.pixel_stride) for side in shape)
         return height, width
 
@@ -224,7 +224,7 @@ class SceneDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Opens the files and cuts the splits. Of a folder of images all are predicted."""
         with self._with_remedy():
-            self.dataset = SceneDataset(self.files, self._first, self.view, self.frames)
+            self.dataset = SceneDataset(self.files, self._first, self.view, self._frames)
         if stage == "predict" and all(path.is_dir() for path in self.dataset.files):
             self.splits = all_for_test(self.dataset)
         else:

@@ -24,9 +24,7 @@ def legacy_bilinear(image: NDArray[np.uint8], size: Size) -> NDArray[np.float32]
     Of a side of S pixels, output pixel i is read at S/size * i, between two input pixels, with no half-pixel shift and
     no smoothing.
     """
-    for axis, side in ((-3, size[0]), (-2, size[1])):
-        image = _between(image, axis, side)
-    return np.asarray(image, np.float32)
+    return _between(_between(image, -3, size[0]), -2, size[1])
 
 
 def _between(image: NDArray[Any], axis: int, size: int) -> NDArray[np.float32]:
@@ -35,12 +33,12 @@ def _between(image: NDArray[Any], axis: int, size: int) -> NDArray[np.float32]:
     low = np.floor(at).astype(np.int64)
     weight = (at - low).astype(np.float32).reshape(-1, *[1] * (-1 - axis))
     first = image.take(low, axis).astype(np.float32)
-    return first + (image.take(np.minimum(low + 1, side - 1), axis) - first) * weight
+    return np.asarray(first + (image.take(np.minimum(low + 1, side - 1), axis) - first) * weight)
 
 
 def legacy_at(side: int, size: int) -> NDArray[np.int64]:
     """Returns the pixel floor(S/size * i) of a side of S pixels that TensorFlow 1 took for output pixel i."""
-    return np.floor(np.arange(size, dtype=np.float32) * np.float32(side / size)).astype(np.int64)
+    return np.asarray(np.floor(np.arange(size, dtype=np.float32) * np.float32(side / size)), np.int64)
 
 
 def _rounded(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:

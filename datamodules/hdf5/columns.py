@@ -48,7 +48,7 @@ class ImageColumn:
         self._rows, self._name, self._channels_first, self._view = rows, name, channels_first, view
         shape = rows.shape[1:]
         height, width, channels = (*shape[1:], shape[0]) if channels_first else shape
-        self.row_shape: tuple[int, ...] = (*view.size(*view.box(height, width, name)[2:]), channels)
+        self.row_shape: tuple[int, ...] = (*view.kept(height, width, name), channels)
         self.dtype = np.dtype(np.uint8)
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
@@ -71,7 +71,7 @@ class MapColumn:
 
     def __init__(self, rows: Rows, name: str, pixels: tuple[int, int], view: CropResize, dtype: Any = np.uint8) -> None:
         self._rows, self._name, self._pixels, self._view = rows, name, pixels, view
-        self.row_shape = view.size(*view.box(*pixels, name)[2:])
+        self.row_shape: tuple[int, ...] = view.kept(*pixels, name)
         self.dtype = np.dtype(dtype)
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
@@ -90,28 +90,27 @@ class MaskColumn:
     def __init__(self, rows: Rows, name: str, pixels: tuple[int, int], view: CropResize) -> None:
         self._rows, self._name, self._view = rows, name, view
         self._shape = (rows.shape[1], *pixels)
-        self.row_shape = view.size(*view.box(*pixels, name)[2:])
+        self.row_shape: tuple[int, ...] = view.kept(*pixels, name)
         self.dtype = np.dtype(np.uint8)
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         masks = self._view.labels(self._rows.read(start, stop).reshape(stop - start, *self._shape), self._name)
         try:
             out[:] = label_maps(masks)
+        except ValueError:
+            for number in range(len(masks)):
+                self._join_one(masks[number : number + 1], start + number)
+            raise
+
+    def _join_one(self, masks: NDArray[Any], number: int) -> None:
+        """Says of the first scene whose masks cannot be joined which one it is."""
+        try:
+            label_maps(masks)
         except ValueError as error:
             raise SceneFileError(
-                f"{self._name}, scene {_scene(masks, start)}: {error}. Write the file anew with MultiObjectWriter, and "
-                "say by membership what belongs to what"
+                f"{self._name}, scene {number}: {error}. Write the file anew with MultiObjectWriter, and say by "
+                "membership what belongs to what"
             ) from error
-
-
-def _scene(masks: NDArray[Any], start: int) -> int:
-    """Returns the number of the first scene whose masks cannot be joined."""
-    for i in range(len(masks)):
-        try:
-            label_maps(masks[i : i + 1])
-        except ValueError:
-            return start + i
-    return start
 
 
 def as_bytes(images: NDArray[Any]) -> NDArray[np.uint8]:

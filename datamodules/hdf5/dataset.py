@@ -95,11 +95,11 @@ class SceneDataset(Dataset[dict[str, Any]]):
                         "give files of one size and kind"
                     )
         self._starts = np.cumsum([first, *(part.length for part in self._parts)])
-        self.splits = {
-            part.split: np.arange(self._starts[i], self._starts[i + 1])
-            for i, part in enumerate(self._parts)
-            if part.split is not None
-        }
+        runs: dict[str, list[NDArray[np.int64]]] = {}
+        for i, part in enumerate(self._parts):
+            if part.split is not None:
+                runs.setdefault(part.split, []).append(np.arange(self._starts[i], self._starts[i + 1]))
+        self.splits = {split: np.concatenate(each) for split, each in runs.items()}
         self._blocks = np.array([part.block for part in self._parts])
         self._first_block = np.cumsum([0, *(-(-part.length // part.block) for part in self._parts)])
         self._rows = int(self._blocks.max())

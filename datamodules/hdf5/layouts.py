@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -84,7 +85,7 @@ def hdf5_fields(group: h5py.Group, where: str, path: Path, view: CropResize) -> 
     found = members(group, where)
     ours = group.file.attrs.get("format") == FORMAT
     stored = {
-        name: _opened(lambda item=item: rows_of(item, path), where, name)
+        name: _opened(partial(rows_of, item, path), where, name)
         for name, item in found.items()
         if name in (*IMAGES, *LABELS, "membership") and _is_table(item, where, name)
     }
@@ -181,12 +182,13 @@ def _label_column(rows: Rows, name: str, expected: tuple[int, ...], view: CropRe
     return MaskColumn(rows, name, size, view)
 
 
-def runs(stored: Any, length: int, ours: bool) -> int:
+def runs(stored: Iterable[Rows], length: int, ours: bool) -> int:
     """Returns how many scenes are best read together.
 
     These are the scenes of a chunk; and in other people's files small scenes in any case, as what is done to each is
     then done to many at once.
     """
+    stored = list(stored)
     chunk = max(rows.chunk for rows in stored)
     row = max(1, sum(int(np.prod(rows.shape[1:])) * rows.dtype.itemsize for rows in stored))
     if chunk == 1 and not ours:
@@ -215,7 +217,7 @@ def _small(
                 f"{where}: factor {name} must be numbers ({length}, L, ...), as there are {length} images, got "
                 f"{item.shape} {item.dtype}. Write the file anew"
             )
-        small[name] = _opened(lambda item=item: table_of(item, path), where, name)
+        small[name] = _opened(partial(table_of, item, path), where, name)
         if "names" in item.attrs:
             names[name] = [str(word) for word in np.atleast_1d(item.attrs["names"]).ravel()]
     sizes = {values.shape[1] for values in small.values()} if ours else set()
@@ -255,7 +257,7 @@ def _may_be_factor(item: h5py.Dataset | h5py.Group, length: int) -> bool:
     """Tells whether a field of somebody else's file says a few numbers about each scene."""
     if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf" or not item.shape or len(item) != length:
         return False
-    return item.size // max(1, length) <= _MOST_NUMBERS
+    return bool(item.size // max(1, length) <= _MOST_NUMBERS)
 
 
 def _is_table(item: Any, where: str, name: str) -> bool:

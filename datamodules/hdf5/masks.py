@@ -16,7 +16,8 @@ def label_map(mask: NDArray[Any]) -> NDArray[np.uint8]:
     Raises:
         ValueError: as :func:`label_maps` does.
     """
-    return label_maps(mask[None])[0]
+    label: NDArray[np.uint8] = label_maps(mask[None])[0]
+    return label
 
 
 def label_maps(masks: NDArray[Any]) -> NDArray[np.uint8]:

@@ -33,7 +33,7 @@ def _antialiased(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
 
 
 def _nearest_middle(side: int, size: int) -> NDArray[np.int64]:
-    return np.floor((np.arange(size) + 0.5) * (side / size)).astype(np.int64)
+    return np.asarray(np.floor((np.arange(size) + 0.5) * (side / size)), np.int64)
 
 
 ANTIALIASED = Filter(_antialiased, _nearest_middle)
@@ -58,8 +58,8 @@ class CropResize:
         resize: int | Size | None = None,
         filter: Filter = ANTIALIASED,
     ) -> None:
-        self.crop = crop if crop is None or isinstance(crop, str) else tuple(crop)
-        self.resize = resize if resize is None or isinstance(resize, int) else tuple(resize)
+        self.crop = crop if crop is None or isinstance(crop, str) else (crop[0], crop[1], crop[2], crop[3])
+        self.resize = resize if resize is None or isinstance(resize, int) else (resize[0], resize[1])
         self.filter = filter
         if isinstance(self.crop, tuple) and (min(self.crop[:2]) < 0 or min(self.crop[2:]) < 1):
             raise ValueError(f"crop must be center or TOP, LEFT, HEIGHT, WIDTH in pixels, got {list(self.crop)}")
@@ -99,16 +99,24 @@ class CropResize:
         shorter = min(height, width)
         return max(1, round(height * self.resize / shorter)), max(1, round(width * self.resize / shorter))
 
+    def kept(self, height: int, width: int, name: str) -> Size:
+        """Returns (height, width) of what becomes of an image of that size.
+
+        Raises:
+            SceneFileError: as :meth:`box` does.
+        """
+        return self.size(*self.box(height, width, name)[2:])
+
     def image(self, image: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
         """Returns what is kept of an image (H, W, C), resized: (h, w, C)."""
-        top, left, height, width = self.box(*image.shape[:2], name)
+        top, left, height, width = self.box(image.shape[0], image.shape[1], name)
         part = image[top : top + height, left : left + width]
         size = self.size(height, width)
         return part if size == (height, width) else self.filter.image(part, size)
 
     def labels(self, maps: NDArray[Any], name: str) -> NDArray[Any]:
         """Returns what is kept of maps (..., H, W), resized by the nearest pixel: (..., h, w)."""
-        top, left, height, width = self.box(*maps.shape[-2:], name)
+        top, left, height, width = self.box(maps.shape[-2], maps.shape[-1], name)
         size = self.size(height, width)
         part = maps[..., top : top + height, left : left + width]
         if size == (height, width):

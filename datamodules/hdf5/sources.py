@@ -98,10 +98,6 @@ class Part:
         self._file = None
         if self.path.is_dir():
             return folder_fields(self.path, self.view, self.frames)
-        if self.frames is not None:
-            raise SceneFileError(
-                f"{self.path} is a file, but frames={self.frames} needs a folder with one of each clip"
-            )
         if self.path.suffix == ".npz":
             return npz_fields(self.path, self.view)
         self._file = open_hdf5(self.path)
@@ -125,6 +121,8 @@ def parts_of(path: Path, view: CropResize, frames: int | None = None) -> list[Pa
     Raises:
         SceneFileError: if there is nothing that can be read; it names what was found.
     """
+    if frames is not None and not path.is_dir():
+        raise SceneFileError(f"{path} is a file, but frames={frames} needs a folder that has one for each clip")
     if path.is_dir() or path.suffix == ".npz":
         if path.suffix == ".npz" and not path.is_file():
             raise SceneFileError(f"there is no data file {path}")

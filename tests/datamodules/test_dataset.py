@@ -128,7 +128,7 @@ def test_masks_that_overlap_are_not_joined_silently(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["image"] = noise(2)[0]
         file["mask"] = np.ones((2, 4, 6, 6, 1), np.uint8)
-    with pytest.raises(SceneFileError, match=r"a.h5: mask, scene 1: 36 pixels do not belong .* MultiObjectWriter"):
+    with pytest.raises(SceneFileError, match=r"a.h5: mask, scene 0: 36 pixels do not belong .* MultiObjectWriter"):
         SceneDataset(tmp_path / "a.h5")[[1]]
 
 

@@ -30,6 +30,14 @@ def test_efficientmorl(tmp_path, storage):
         np.testing.assert_array_equal(batch["num_objects"], factors["visibility"][rows, 1:].sum(1))
 
 
+def test_splits_of_several_files_are_joined(tmp_path):
+    efficientmorl(tmp_path / "a.h5", {"train": 4, "val": 3})
+    efficientmorl(tmp_path / "a_test.h5", {"train": 2, "test": 5})
+    splits = SceneDataset(tmp_path / "a*.h5").splits
+    expected = {"train": [0, 1, 2, 3, 7, 8], "val": [4, 5, 6], "test": [9, 10, 11, 12, 13]}
+    assert {name: at.tolist() for name, at in splits.items()} == expected
+
+
 def test_hhousen_clevr_is_cropped_and_resized_to_what_the_tfrecords_become(tmp_path):
     source = DATA / "clevr_synth.tfrecords"
     records = [parse_example(record, CLEVR.features) for record in read_records(source)]

@@ -32,6 +32,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _LARGEST_RECORD = 1 << 30  # bytes, where nothing is known of the records
 _SPARE = 1 << 20  # bytes of a record for features that are not asked for
 _READ = 1 << 16  # compressed bytes at a time; they unfold to some 30 times as many
+_PIECE = 8 << 20  # unfolded bytes at a time, at most: zeros would be a thousand times as many
 
 
 class TFRecordError(ValueError):
@@ -153,8 +154,8 @@ class _Stream:
                 if not self._raw.startswith(_GZIP_MAGIC[:1]):
                     raise TFRecordError(f"{self._file.name}: something that is not gzip follows record {number}")
                 self._inflate = zlib.decompressobj(wbits=31)
-            piece = self._inflate.decompress(self._raw)
-            self._raw = self._inflate.unused_data
+            piece = self._inflate.decompress(self._raw, _PIECE)
+            self._raw = self._inflate.unconsumed_tail or self._inflate.unused_data
             if piece:
                 return piece
 
