@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iodine_pl.datamodules.hdf5.resizing import CropResize, Filter
+from iodine_pl.datamodules.hdf5.resizing import Filter
 
 __all__ = ["CROP", "TENSORFLOW_1", "crop_and_resize", "legacy_at", "legacy_bilinear"]
 
@@ -52,6 +52,8 @@ TENSORFLOW_1 = Filter(_rounded, legacy_at)
 def crop_and_resize(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], size: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Returns a CLEVR image (240, 320, C) and its masks (..., 240, 320) as they are given to the model."""
-    view = CropResize(CROP, (size, size), TENSORFLOW_1)
-    return view.image(image, "an image of CLEVR"), view.labels(mask, "an image of CLEVR")
+    """Returns CLEVR images (..., 240, 320, C) and masks (..., 240, 320) as they are given to the model."""
+    top, left, height, width = CROP
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    at = legacy_at(height, size)
+    return _rounded(image[..., rows, columns, :], (size, size)), mask[..., rows, columns][..., at[:, None], at]

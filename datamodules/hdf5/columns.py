@@ -121,12 +121,11 @@ def as_bytes(images: NDArray[Any]) -> NDArray[np.uint8]:
     """
     if images.dtype == np.uint8:
         return images
-    values = images.astype(np.float32)
+    values = np.multiply(images, 255, dtype=np.float32, casting="same_kind")
     low, high = values.min(), values.max()
-    if not (low >= 0 and high <= 1):  # also true of NaN
+    if not (low >= 0 and high <= 255):  # also true of NaN
         raise ValueError(
-            f"floats from {low:g} to {high:g}, but images of floats must lie in [0, 1]. Divide them by what stands for "
-            "white, or store them as uint8 from 0 to 255"
+            f"floats from {low / 255:g} to {high / 255:g}, but images of floats must lie in [0, 1]. Divide them by "
+            "what stands for white, or store them as uint8 from 0 to 255"
         )
-    values *= 255
     return np.rint(values, out=values).astype(np.uint8)
