@@ -17,6 +17,7 @@ from iodine_pl.datamodules.deepmind.conversion import convert, serves
 from iodine_pl.datamodules.deepmind.releases import Release
 from iodine_pl.datamodules.hdf5.dataset import SceneDataset, find_files
 from iodine_pl.datamodules.hdf5.errors import SceneFileError
+from iodine_pl.datamodules.hdf5.resizing import ANTIALIASED, CropResize, Filter
 from iodine_pl.datamodules.loader import ResumableLoader, SceneLoader, leave_group, to_tensors, unchanged
 from iodine_pl.datamodules.sampler import BatchSampler, FileOrderSampler
 from iodine_pl.datamodules.splits import Selection, all_for_test, cut, excluded_codes
@@ -45,6 +46,11 @@ class SceneDataModule(pl.LightningDataModule):
         data_dir: folder of generated sets.
         batch_size: images per device.
         pixel_stride: keep every n-th pixel of every n-th row, of images and labels: 2 makes 32x32 of 64x64.
+        crop: ``center``, the largest part in the middle with the shape of ``resize``, or a square; or top, left, height
+            and width in pixels. It is cut out before anything is resized; CLEVR's is ``[29, 64, 192, 192]``.
+        resize: height and width in pixels, or one number: the shorter side. Images by a bilinear filter that takes the
+            mean of the pixels that fall on one (CLEVR: as the released code does), labels by the nearest pixel.
+        frames: frames of a sequence: the folders in ``path`` are clips, each cut into sequences of so many.
         num_train: records for training; None for the published number of a dataset, and for all but the next two of
             other data.
         num_val, num_test: images that follow them for validation and test. They do not count where a folder of images
@@ -68,6 +74,7 @@ class SceneDataModule(pl.LightningDataModule):
     release: Release | None = None
     generator: Generator | None = None
     size: int | None = None
+    filter: Filter = ANTIALIASED
     factor_kinds: ClassVar[Mapping[str, Literal["scalar", "angle", "category"]]] = {}
     """The factors that the paper's probes learn to tell from a latent."""
 
@@ -77,6 +84,9 @@ class SceneDataModule(pl.LightningDataModule):
         data_dir: str | Path = "data",
         batch_size: int = 128,
         pixel_stride: int = 1,
+        crop: Literal["center"] | tuple[int, int, int, int] | None = None,
+        resize: int | tuple[int, int] | None = None,
+        frames: int | None = None,
         num_train: int | None = None,
         num_val: int = 320,
         num_test: int = 320,
@@ -94,6 +104,8 @@ class SceneDataModule(pl.LightningDataModule):
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
         self.pixel_stride = pixel_stride
+        self.view = CropResize(crop, resize, self.filter)
+        self._frames = frames
         self.num_train = self.published_train if num_train is None else num_train
         self.num_val, self.num_test = num_val, num_test
         self.selection = Selection(min_objects, max_objects, exclude, test_split)
@@ -104,6 +116,7 @@ class SceneDataModule(pl.LightningDataModule):
         for key, value, least in (
             ("batch_size", batch_size, 1),
             ("pixel_stride", pixel_stride, 1),
+            ("frames", 1 if frames is None else frames, 1),
             ("num_train", 1 if self.num_train is None else self.num_train, 1),
             ("num_val", num_val, 0),
             ("num_test", num_test, 0),
@@ -139,9 +152,10 @@ class SceneDataModule(pl.LightningDataModule):
             SceneFileError: if the data are not generated, and their files are missing or damaged.
         """
         if self.path is None:
-            shape = next(iter(self._own_generator().scenes(0, 1)))[0].shape[1:3]
+            made = next(iter(self._own_generator().scenes(0, 1)))[0].shape[1:3]
+            shape: tuple[int, ...] = self.view.kept(made[0], made[1], "a generated image")
         else:
-            shape = SceneDataset(self.files).image_shape[:2]
+            shape = SceneDataset(self.files, view=self.view, frames=self._frames).image_shape[-3:-1]
         height, width = (-(-side // self.pixel_stride) for side in shape)
         return height, width
 
@@ -214,13 +228,13 @@ class SceneDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Opens the files and cuts the splits. Of a folder of images all are predicted."""
         with self._with_remedy():
-            self.dataset = SceneDataset(self.files, first=self._first)
+            self.dataset = SceneDataset(self.files, self._first, self.view, self._frames)
         if stage == "predict" and all(path.is_dir() for path in self.dataset.files):
             self.splits = all_for_test(self.dataset)
         else:
             self.splits = cut(self.dataset, self.num_train, self.num_val, self.num_test, self.selection)
         module = self.trainer.lightning_module if self.trainer is not None else None
-        expected, given = getattr(module, "image_channels", None), self.dataset.image_shape[2]
+        expected, given = getattr(module, "image_channels", None), self.dataset.image_shape[-1]
         if expected not in (None, given):
             raise SceneFileError(
                 f"{self.dataset.files[0]} has images of {given} channel(s), but the model is made for {expected}: give "

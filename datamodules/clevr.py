@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from iodine_pl.datamodules.base import SceneDataModule
 from iodine_pl.datamodules.deepmind.releases import CLEVR
+from iodine_pl.datamodules.deepmind.resizing import TENSORFLOW_1
 from iodine_pl.datamodules.synthetic.clevr import ClevrGenerator
 
 __all__ = ["ClevrDataModule"]
@@ -24,7 +25,7 @@ class ClevrDataModule(SceneDataModule):
 
     Args:
         path: a file, or None to generate; see :class:`SceneDataModule`, also for the other arguments.
-        size: side of the images in pixels.
+        size: side in pixels of images that are generated or converted from DeepMind's file.
         batch_size: images per device; 4 as in the released code.
     """
 
@@ -32,6 +33,7 @@ class ClevrDataModule(SceneDataModule):
     published_train = 70_000
     spare = 8
     release = CLEVR
+    filter = TENSORFLOW_1
     factor_kinds: ClassVar = {
         "pixel_coords": "scalar",
         "color": "category",

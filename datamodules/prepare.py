@@ -28,6 +28,7 @@ def prepare(
     limit: int | None = None,
     size: int | None = None,
     keep: bool = False,
+    least: int = 0,
 ) -> int:
     """Converts a release to an HDF5 file and returns the number of records.
 
@@ -41,6 +42,7 @@ def prepare(
         limit: number of records, from the first; None for all.
         size: of CLEVR, cropped and resized to so many pixels.
         keep: keep what was downloaded.
+        least: number of records that there must be.
 
     Raises:
         DownloadError: if the server does not send what it should.
@@ -54,14 +56,14 @@ def prepare(
     records = release.examples if limit is None else limit
     if "://" not in address:
         _check_space(target, _converted_bytes(release, records, size))
-        return convert(address, target, release, limit, size)
+        return convert(address, target, release, limit, size, least)
     target.parent.mkdir(parents=True, exist_ok=True)
     kept = target.with_name(f"{Path(address).name}.part")
     with Download(address, kept) as download:
         part = min(1.0, _ROOM * records / release.examples)
         rest = max(0, math.ceil((download.total or 0) * part) - download.here)
         _check_space(target, rest + _converted_bytes(release, records, size))
-        count = convert(download, target, release, limit, size)
+        count = convert(download, target, release, limit, size, least)
     if not keep:
         kept.unlink()
     return count

@@ -15,7 +15,13 @@ from iodine_pl.datamodules.deepmind.resizing import CROP, crop_and_resize
 from iodine_pl.datamodules.hdf5.errors import open_hdf5
 from iodine_pl.datamodules.hdf5.masks import label_map, lone_membership, membership_map
 from iodine_pl.datamodules.hdf5.writer import BLOCK, MultiObjectWriter
-from iodine_pl.files.tensorflow.tfrecord import Source, TFRecordError, parse_example, read_records
+from iodine_pl.files.tensorflow.tfrecord import (
+    Source,
+    TFRecordError,
+    largest_record,
+    parse_example,
+    read_records,
+)
 
 __all__ = ["convert", "serves"]
 
@@ -43,7 +49,12 @@ def _state(source: Path) -> dict[str, int]:
 
 
 def convert(
-    source: str | Path | Source, target: str | Path, release: Release, limit: int | None = None, size: int | None = None
+    source: str | Path | Source,
+    target: str | Path,
+    release: Release,
+    limit: int | None = None,
+    size: int | None = None,
+    least: int = 0,
 ) -> int:
     """Converts a TFRecord file, at most ``limit`` of its records, and returns how many there were.
 
@@ -59,10 +70,12 @@ def convert(
         release: what a record must hold.
         limit: number of records; None for all.
         size: crop to the square that CLEVR's experiments use, and resize it to so many pixels; None: as it is.
+        least: number of records that there must be.
 
     Raises:
         FileNotFoundError: if there is no source.
-        TFRecordError: if the source is damaged, cut off before the limit, or of another dataset; it names the record.
+        TFRecordError: if the source is damaged, cut off before the limit, of another dataset, or has fewer records
+            than there must be; it names the record or their number.
         SceneFileError: if the target cannot be written.
     """
     name = Path(source).name if isinstance(source, str | Path) else source.name
@@ -83,7 +96,7 @@ def convert(
             writer.append(columns.pop("image"), columns.pop("label"), columns, membership)
             waiting.clear()
 
-        records = islice(read_records(source), limit)
+        records = islice(read_records(source, largest_record(release.features)), limit)
         for record in tqdm(records, desc=f"converting {name}", unit=" records", total=limit):
             try:
                 waiting.append(_scene(parse_example(record, release.features), release, size))
@@ -95,6 +108,8 @@ def convert(
             count += 1
             if len(waiting) == 4 * BLOCK:
                 flush()
+        if count < least:
+            raise TFRecordError(f"{name} has {count} records, but {least} were asked for. Ask for {count} at most")
         if waiting:
             flush()
         writer.attributes["complete"] = limit is None or count < limit

@@ -2,44 +2,58 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CROP", "crop_and_resize", "legacy_bilinear", "legacy_nearest"]
+from iodine_pl.datamodules.hdf5.resizing import Filter
 
-CROP = (29, 64, 192)
-"""First row, first column and side of the square that is kept of a CLEVR image of 240x320 pixels."""
+__all__ = ["CROP", "TENSORFLOW_1", "crop_and_resize", "legacy_at", "legacy_bilinear"]
+
+CROP = (29, 64, 192, 192)
+"""First row, first column, height and width of what is kept of a CLEVR image of 240x320 pixels."""
 
 
-def legacy_bilinear(image: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
-    """Resizes images (..., S, S, C) to (..., size, size, C) as TensorFlow 1 did.
+Size = tuple[int, int]
 
-    Output pixel i is read at S/size * i, between two input pixels, with no half-pixel shift and no smoothing.
+
+def legacy_bilinear(image: NDArray[np.uint8], size: Size) -> NDArray[np.float32]:
+    """Resizes images (..., H, W, C) to (..., *size, C) as TensorFlow 1 did.
+
+    Of a side of S pixels, output pixel i is read at S/size * i, between two input pixels, with no half-pixel shift and
+    no smoothing.
     """
-    side = image.shape[-2]
+    return _between(_between(image, -3, size[0]), -2, size[1])
+
+
+def _between(image: NDArray[Any], axis: int, size: int) -> NDArray[np.float32]:
+    side = image.shape[axis]
     at = np.arange(size, dtype=np.float32) * np.float32(side / size)
     low = np.floor(at).astype(np.int64)
-    high = np.minimum(low + 1, side - 1)
-    weight = (at - low).astype(np.float32)[:, None]
-    rows = image.astype(np.float32)
-    rows = rows[..., low, :, :] + (rows[..., high, :, :] - rows[..., low, :, :]) * weight[:, None]
-    return np.asarray(rows[..., low, :] + (rows[..., high, :] - rows[..., low, :]) * weight)
+    weight = (at - low).astype(np.float32).reshape(-1, *[1] * (-1 - axis))
+    first = image.take(low, axis).astype(np.float32)
+    return np.asarray(first + (image.take(np.minimum(low + 1, side - 1), axis) - first) * weight)
 
 
-def legacy_nearest(mask: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Resizes masks (..., S, S) to (..., size, size): output pixel i is input pixel floor(S/size * i)."""
-    at = np.floor(np.arange(size, dtype=np.float32) * np.float32(mask.shape[-1] / size)).astype(np.int64)
-    return mask[..., at[:, None], at]
+def legacy_at(side: int, size: int) -> NDArray[np.int64]:
+    """Returns the pixel floor(S/size * i) of a side of S pixels that TensorFlow 1 took for output pixel i."""
+    return np.asarray(np.floor(np.arange(size, dtype=np.float32) * np.float32(side / size)), np.int64)
+
+
+def _rounded(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    return np.rint(legacy_bilinear(image, size)).astype(np.uint8)
+
+
+TENSORFLOW_1 = Filter(_rounded, legacy_at)
+"""Image values are rounded to whole ones, so they are off by 1/510 at most from those of the released code."""
 
 
 def crop_and_resize(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], size: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Returns CLEVR images (..., 240, 320, C) and masks (..., 240, 320) as they are given to the model.
-
-    Image values are rounded to whole ones, so they are off by 1/510 at most from those of the released code.
-    """
-    top, left, side = CROP
-    window = (slice(top, top + side), slice(left, left + side))
-    resized = legacy_bilinear(image[(..., *window, slice(None))], size)
-    return np.rint(resized).astype(np.uint8), legacy_nearest(mask[(..., *window)], size)
+    """Returns CLEVR images (..., 240, 320, C) and masks (..., 240, 320) as they are given to the model."""
+    top, left, height, width = CROP
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    at = legacy_at(height, size)
+    return _rounded(image[..., rows, columns, :], (size, size)), mask[..., rows, columns][..., at[:, None], at]

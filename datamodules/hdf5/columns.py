@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Protocol
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
+from iodine_pl.datamodules.hdf5.chunks import Rows
 from iodine_pl.datamodules.hdf5.errors import SceneFileError
-from iodine_pl.datamodules.hdf5.masks import label_map
+from iodine_pl.datamodules.hdf5.masks import label_maps
+from iodine_pl.datamodules.hdf5.resizing import CropResize
 
-__all__ = ["Column", "DatasetColumn", "FolderColumn", "MaskColumn", "memory_mapped"]
+__all__ = ["Column", "ImageColumn", "MapColumn", "MaskColumn", "PlainColumn"]
 
 
 class Column(Protocol):
@@ -26,72 +25,107 @@ class Column(Protocol):
         """Copies rows into ``out`` (stop - start, *row_shape); the start is that of a block."""
 
 
-class DatasetColumn:
-    """Reads an HDF5 dataset."""
+class PlainColumn:
+    """Reads rows as they are."""
 
-    def __init__(self, dataset: h5py.Dataset) -> None:
-        self._dataset = dataset
-        self.row_shape: tuple[int, ...] = dataset.shape[1:]
-        self.dtype: np.dtype[Any] = dataset.dtype
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self.row_shape = rows.shape[1:]
+        self.dtype = rows.dtype
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
-        # h5py's read_direct makes no copy, but takes four times as long for a row.
-        out[:] = self._dataset[start:stop]
+        self._rows.read(start, stop, out)
+
+
+class ImageColumn:
+    """Makes images (N, H, W, C) uint8 of those that are stored (N, C, H, W) or as floats in [0, 1], or are resized.
+
+    Raises:
+        SceneFileError: if the part that is to be kept does not lie in the images.
+    """
+
+    def __init__(self, rows: Rows, name: str, channels_first: bool, view: CropResize) -> None:
+        self._rows, self._name, self._channels_first, self._view = rows, name, channels_first, view
+        shape = rows.shape[1:]
+        height, width, channels = (*shape[1:], shape[0]) if channels_first else shape
+        self.row_shape: tuple[int, ...] = (*view.kept(height, width, name), channels)
+        self.dtype = np.dtype(np.uint8)
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        try:
+            images = as_bytes(self._rows.read(start, stop))
+        except ValueError as error:
+            raise SceneFileError(f"{self._name}, scenes {start} to {stop - 1}: {error}") from error
+        if self._channels_first:
+            images = np.moveaxis(images, 1, 3)
+        if not self._view:
+            out[:] = images
+            return
+        for i, image in enumerate(images):
+            out[i] = self._view.image(image, self._name)
+
+
+class MapColumn:
+    """Reads maps (N, H, W), (N, H, W, 1) or (N, 1, H, W) of whole numbers: entities, which become uint8, or with
+    another ``dtype`` bits."""
+
+    def __init__(self, rows: Rows, name: str, pixels: tuple[int, int], view: CropResize, dtype: Any = np.uint8) -> None:
+        self._rows, self._name, self._pixels, self._view = rows, name, pixels, view
+        self.row_shape: tuple[int, ...] = view.kept(*pixels, name)
+        self.dtype = np.dtype(dtype)
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        maps = self._view.labels(self._rows.read(start, stop).reshape(stop - start, *self._pixels), self._name)
+        if maps.dtype != self.dtype and (maps.min() < 0 or maps.max() > 255):
+            raise SceneFileError(
+                f"{self._name}, scenes {start} to {stop - 1}: labels from {maps.min()} to {maps.max()}, but entities "
+                "are numbered 0 to 255, 0 being the background. Write the file anew"
+            )
+        out[:] = maps
 
 
 class MaskColumn:
-    """Joins stored masks (N, L, H, W) or (N, L, H, W, 1) to the label map of each scene while reading."""
+    """Joins stored masks (N, L, H, W), (N, L, H, W, 1) or (N, L, 1, H, W) to the label map of each scene."""
 
-    def __init__(self, dataset: h5py.Dataset) -> None:
-        self._masks = DatasetColumn(dataset)
-        self._name = f"{dataset.file.filename}: {dataset.name}"
-        self.row_shape = dataset.shape[2:4]
+    def __init__(self, rows: Rows, name: str, pixels: tuple[int, int], view: CropResize) -> None:
+        self._rows, self._name, self._view = rows, name, view
+        self._shape = (rows.shape[1], *pixels)
+        self.row_shape: tuple[int, ...] = view.kept(*pixels, name)
         self.dtype = np.dtype(np.uint8)
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
-        masks = np.empty((stop - start, *self._masks.row_shape), self._masks.dtype)
-        self._masks.read(start, stop, masks)
-        for i, mask in enumerate(masks.reshape(*masks.shape[:4])):
-            try:
-                out[i] = label_map(mask)
-            except ValueError as error:
-                raise SceneFileError(
-                    f"{self._name}, scene {start + i}: {error}, so that one label map would lose something. Write the "
-                    "file anew with MultiObjectWriter, and say by membership what belongs to what"
-                ) from error
-
-
-class FolderColumn:
-    """Reads image files."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        self._paths = paths
-        self.dtype = np.dtype(np.uint8)
-        self.row_shape: tuple[int, ...] = self._decode(0).shape
-
-    def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
-        for i in range(start, stop):
-            image = self._decode(i)
-            if image.shape != self.row_shape:
-                raise SceneFileError(
-                    f"{self._paths[i]} is {image.shape}, but {self._paths[0]} is {self.row_shape} (H, W, C): all "
-                    "images of a folder must have one size. Resize them"
-                )
-            out[i - start] = image
-
-    def _decode(self, number: int) -> NDArray[np.uint8]:
-        path = self._paths[number]
+        masks = self._view.labels(self._rows.read(start, stop).reshape(stop - start, *self._shape), self._name)
         try:
-            with Image.open(path) as image:
-                return np.atleast_3d(np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB")))
-        except (OSError, UnidentifiedImageError) as error:
-            raise SceneFileError(f"{path} cannot be read as an image ({error}). Replace or remove it") from error
+            out[:] = label_maps(masks)
+        except ValueError:
+            for number in range(len(masks)):
+                self._join_one(masks[number : number + 1], start + number)
+            raise
+
+    def _join_one(self, masks: NDArray[Any], number: int) -> None:
+        """Says of the first scene whose masks cannot be joined which one it is."""
+        try:
+            label_maps(masks)
+        except ValueError as error:
+            raise SceneFileError(
+                f"{self._name}, scene {number}: {error}. Write the file anew with MultiObjectWriter, and say by "
+                "membership what belongs to what"
+            ) from error
 
 
-def memory_mapped(dataset: h5py.Dataset, path: Path) -> NDArray[Any]:
-    """Returns a dataset as an array that takes no memory if it lies in the file in one piece; else it is read."""
-    offset = dataset.id.get_offset() if dataset.chunks is None else None
-    if offset is None or not dataset.size or dataset.dtype.hasobject:
-        values: NDArray[Any] = dataset[()]
-        return values
-    return np.asarray(np.memmap(path, dataset.dtype, "r", offset, dataset.shape))
+def as_bytes(images: NDArray[Any]) -> NDArray[np.uint8]:
+    """Returns images in uint8, floats in [0, 1] times 255 and rounded.
+
+    Raises:
+        ValueError: if floats are outside of [0, 1].
+    """
+    if images.dtype == np.uint8:
+        return images
+    values = np.multiply(images, 255, dtype=np.float32, casting="same_kind")
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= 255):  # also true of NaN
+        raise ValueError(
+            f"floats from {low / 255:g} to {high / 255:g}, but images of floats must lie in [0, 1]. Divide them by "
+            "what stands for white, or store them as uint8 from 0 to 255"
+        )
+    return np.rint(values, out=values).astype(np.uint8)

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from iodine_pl.datamodules.hdf5.errors import SceneFileError
-from iodine_pl.datamodules.hdf5.sources import IMAGE_ENDINGS, Part, parts_of
+from iodine_pl.datamodules.hdf5.folders import IMAGE_ENDINGS, pictures_in
+from iodine_pl.datamodules.hdf5.resizing import CropResize
+from iodine_pl.datamodules.hdf5.sources import Part, parts_of
 
 __all__ = ["SceneDataset", "find_files"]
 
@@ -27,7 +29,7 @@ _OPEN_FILES = 400  # systems allow 1,024 by default
 
 def find_files(path: str | Path) -> list[Path]:
     """Returns the files that a path means: itself, those of a pattern such as ``clevr-*.h5``, or the HDF5 files of a
-    folder; a folder of images means itself.
+    folder; a folder of images, which may lie in sub-folders, means itself.
 
     Raises:
         SceneFileError: if there are none.
@@ -40,7 +42,7 @@ def find_files(path: str | Path) -> list[Path]:
         return found
     if path.is_dir():
         found = sorted(file for file in path.iterdir() if file.suffix in (".h5", ".hdf5"))
-        if found or any(file.suffix.lower() in IMAGE_ENDINGS for file in path.iterdir()):
+        if found or pictures_in(path):
             return found or [path]
         raise SceneFileError(f"the folder {path} has neither HDF5 files nor images ({', '.join(IMAGE_ENDINGS)})")
     return [path]
@@ -58,10 +60,12 @@ class SceneDataset(Dataset[dict[str, Any]]):
             file is in the layout of :class:`iodine_pl.datamodules.MultiObjectWriter` or in one of those of other
             projects; docs/data.md lists them.
         first: position of the first scene, where these are the last files of a larger set.
+        view: what is kept of images and labels; all by default.
+        frames: S: the folders in a folder are clips, which are cut into sequences of S frames.
 
     Attributes:
         first: as given.
-        image_shape: (H, W, C).
+        image_shape: (H, W, C), or (S, H, W, C) of sequences.
         splits: train, val, test -> positions, if the file has such groups; else empty.
         window: number of blocks that may be mixed in an order of reading without reading any twice.
 
@@ -69,10 +73,17 @@ class SceneDataset(Dataset[dict[str, Any]]):
         SceneFileError: if a file is missing, damaged, empty or of another layout, or the images differ in size.
     """
 
-    def __init__(self, paths: str | Path | Sequence[str | Path], first: int = 0) -> None:
+    def __init__(
+        self,
+        paths: str | Path | Sequence[str | Path],
+        first: int = 0,
+        view: CropResize | None = None,
+        frames: int | None = None,
+    ) -> None:
         self.first = first
         given = [paths] if isinstance(paths, str | Path) else paths
-        self._parts: list[Part] = [part for path in given for file in find_files(path) for part in parts_of(file)]
+        files = [file for path in given for file in find_files(path)]
+        self._parts: list[Part] = [part for file in files for part in parts_of(file, view or CropResize(), frames)]
         self.image_shape: tuple[int, ...] = self._parts[0].shapes["image"][0]
         self._shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
         for part in self._parts:
@@ -84,11 +95,11 @@ class SceneDataset(Dataset[dict[str, Any]]):
                         "give files of one size and kind"
                     )
         self._starts = np.cumsum([first, *(part.length for part in self._parts)])
-        self.splits = {
-            part.split: np.arange(self._starts[i], self._starts[i + 1])
-            for i, part in enumerate(self._parts)
-            if part.split is not None
-        }
+        runs: dict[str, list[NDArray[np.int64]]] = {}
+        for i, part in enumerate(self._parts):
+            if part.split is not None:
+                runs.setdefault(part.split, []).append(np.arange(self._starts[i], self._starts[i + 1]))
+        self.splits = {split: np.concatenate(each) for split, each in runs.items()}
         self._blocks = np.array([part.block for part in self._parts])
         self._first_block = np.cumsum([0, *(-(-part.length // part.block) for part in self._parts)])
         self._rows = int(self._blocks.max())
@@ -130,11 +141,11 @@ class SceneDataset(Dataset[dict[str, Any]]):
 
     def names(self, factor: str) -> list[str]:
         """Returns the names of a factor's codes 0, 1, ...; empty if they have none."""
-        return self._parts[0].names.get(factor, [])
+        return list(self._parts[0].names.get(factor, []))
 
     def __getitem__(self, indices: Sequence[int]) -> dict[str, Any]:
-        """Returns ``image`` (B, H, W, C) uint8, ``index`` (B,), and as far as the files have them ``label`` (B, H, W)
-        uint8, ``membership`` (B, H, W), ``num_objects`` (B,) and ``factors``, a dict of (B, L, ...)."""
+        """Returns ``image`` (B, *image_shape) uint8, ``index`` (B,), and as far as the files have them ``label``
+        (B, H, W) uint8, ``membership`` (B, H, W), ``num_objects`` (B,) and ``factors``, a dict of (B, L, ...)."""
         where = np.asarray(indices, dtype=np.int64)
         part, row = self._locate(where)
         used = [self._part(i) for i in dict.fromkeys(part.tolist())]

@@ -7,20 +7,45 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["label_map", "lone_membership", "membership_map"]
+__all__ = ["label_map", "label_maps", "lone_membership", "membership_map"]
 
 
 def label_map(mask: NDArray[Any]) -> NDArray[np.uint8]:
     """Joins masks (L, H, W) to one map (H, W) of entity numbers, 0 being the first mask, the background.
 
     Raises:
-        ValueError: if some pixel belongs to no entity or to several, as one map would then lose something.
+        ValueError: as :func:`label_maps` does.
     """
-    inside = mask > 0
-    owners = inside.sum(axis=0, dtype=np.uint8)
+    label: NDArray[np.uint8] = label_maps(mask[None])[0]
+    return label
+
+
+def label_maps(masks: NDArray[Any]) -> NDArray[np.uint8]:
+    """Joins the masks (n, L, H, W) of n scenes to their maps (n, H, W).
+
+    Raises:
+        ValueError: if some pixel belongs to no entity or to several, as one map would then lose something; or if the
+            masks hold anything but 0 and one of 1 and 255, such as fractions.
+    """
+    if masks.dtype not in (np.bool_, np.uint8):
+        if not np.isin(masks, (0, 1, 255)).all():
+            strange = masks[~np.isin(masks, (0, 1, 255))].flat[0]
+            raise ValueError(f"a mask holds {strange:g}, but a pixel belongs to an entity (1 or 255) or does not (0)")
+        masks = masks != 0
+    owners = np.zeros((len(masks), *masks.shape[2:]), np.uint8)
+    label = np.zeros_like(owners)
+    for entity in range(
+        masks.shape[1]
+    ):  # plane by plane: five times as fast as argmax over an axis that is not the last
+        inside = (masks[:, entity] != 0).view(np.uint8)
+        owners += inside
+        inside *= np.uint8(entity)
+        label += inside
     if not (owners == 1).all():
-        raise ValueError(f"{int((owners != 1).sum())} pixels do not belong to exactly one mask")
-    label: NDArray[np.uint8] = inside.argmax(axis=0).astype(np.uint8)
+        raise ValueError(
+            f"{int((owners != 1).sum())} pixels do not belong to exactly one mask, so that one label map would lose "
+            "something"
+        )
     return label
 
 

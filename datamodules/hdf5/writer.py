@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import google_crc32c
 import h5py
 import numpy as np
 from numpy.typing import NDArray
@@ -118,9 +119,9 @@ class MultiObjectWriter:
         if not self._count:
             ratio = image[:BLOCK].nbytes / len(zlib.compress(np.ascontiguousarray(image[:BLOCK]).data, 4))
             self._storage: dict[str, Any] = _BLOCKS if ratio >= _WORTH_COMPRESSING else _SINGLY
-        append_rows(self._file, "image", image, **self._storage)
+        self._store("image", image)
         if label is not None:
-            append_rows(self._file, "label", label, **self._storage)
+            self._store("label", label)
             self._add_membership(label, membership)
             visible = factors.get("visibility")
             counted = _count_labels(label) if visible is None else np.rint(visible[:, 1:]).sum(axis=1)
@@ -136,10 +137,17 @@ class MultiObjectWriter:
             assert membership is not None
             for start in range(0, self._count, BLOCK):
                 earlier = self._file["label"][start : min(start + BLOCK, self._count)]
-                append_rows(self._file, "membership", lone_membership(earlier, membership.dtype), **self._storage)
+                self._store("membership", lone_membership(earlier, membership.dtype))
         if membership is None:
             membership = lone_membership(label, self._file["membership"].dtype)
-        append_rows(self._file, "membership", membership, **self._storage)
+        self._store("membership", membership)
+
+    def _store(self, name: str, rows: NDArray[Any]) -> None:
+        """Adds rows to a dataset. Blocks have a checksum by gzip; what is stored singly gets one for each scene."""
+        append_rows(self._file, name, rows, **self._storage)
+        if self._storage is _SINGLY:
+            checksums = [google_crc32c.value(np.ascontiguousarray(row)) for row in rows]
+            self._small.setdefault(f"crc32c/{name}", []).append(np.array(checksums, np.uint32))
 
     def _flush(self) -> None:
         columns = {name: np.stack([scene[name] for scene in self._waiting]) for name in self._waiting[0]}

@@ -73,7 +73,7 @@ class ClevrGenerator(Generator):
         generators = [np.random.default_rng([self.seed, number]) for number in numbers]
         scenes = self._draw(generators)
         stage = Stage(scenes, self.device)
-        top, left, side = CROP
+        top, left, side, _ = CROP
         pixel = np.arange(self.size) * (side / self.size) + 0.5  # where the released code reads; see legacy_bilinear
         rows, columns = (axis.ravel() for axis in np.meshgrid(top + pixel, left + pixel, indexing="ij"))
         label = stage.entities(rows, columns).reshape(-1, self.size, self.size).to("cpu", torch.uint8).numpy()

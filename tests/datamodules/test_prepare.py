@@ -60,3 +60,13 @@ def test_another_dataset_is_recognised(tmp_path):
 def test_no_such_file(tmp_path):
     with pytest.raises(SystemExit, match=r"error: .*nowhere.tfrecords"):
         main(["clevr", "--source", "nowhere.tfrecords", "--out", str(tmp_path / "a.h5")])
+
+
+def test_fewer_records_than_asked_for(tmp_path):
+    source = DATA / "tetrominoes_mini.tfrecords"
+    with pytest.raises(
+        SystemExit, match=r"tetrominoes_mini.tfrecords has 10 records, but 11 were asked for. Ask for 10"
+    ):
+        main(["tetrominoes", "--source", source, "--limit", 11, "--out", tmp_path / "a.h5"])
+    assert list(tmp_path.iterdir()) == []
+    main(["tetrominoes", "--source", source, "--limit", 10, "--out", tmp_path / "a.h5"])

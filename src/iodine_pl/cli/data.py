@@ -33,7 +33,7 @@ def prepare(
     Args:
         dataset: tetrominoes, multi_dsprites or clevr.
         source: a file that you have, or another address than DeepMind's server.
-        limit: number of records, from the first; those of the published splits by default.
+        limit: number of records, from the first, which must be there; those of the published splits by default.
         out: the HDF5 file; data/NAME.h5 by default.
         keep: keep what was downloaded.
         variant: of Multi-dSprites; colored_on_grayscale by default.
@@ -48,7 +48,7 @@ def prepare(
     release = {"tetrominoes": TETROMINOES, "multi_dsprites": sprites, "clevr": CLEVR}[dataset]
     target = out or Path("data") / f"{release.dataset}{'' if side is None else f'_{side}px'}.h5"
     records = _KINDS[dataset]().total if limit is None else limit
-    count = preparing.prepare(release, target, source, records, side, keep)
+    count = preparing.prepare(release, target, source, records, side, keep, limit or 0)
     print(f"{count} records in {target}. Train on them by --data.path {target}")
 
 

@@ -6,6 +6,7 @@ array is what makes it fast.
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -17,11 +18,21 @@ from numpy.typing import NDArray
 
 from iodine_pl.files.tensorflow.wire import WireError, fields, masked_crc
 
-__all__ = ["Feature", "Source", "TFRecordError", "looks_like_records", "parse_example", "read_records"]
+__all__ = [
+    "Feature",
+    "Source",
+    "TFRecordError",
+    "largest_record",
+    "looks_like_records",
+    "parse_example",
+    "read_records",
+]
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_LARGEST_RECORD = 1 << 30  # bytes; a longer length can only be damage that the checksum let through
+_LARGEST_RECORD = 1 << 30  # bytes, where nothing is known of the records
+_SPARE = 1 << 20  # bytes of a record for features that are not asked for
 _READ = 1 << 16  # compressed bytes at a time; they unfold to some 30 times as many
+_PIECE = 8 << 20  # unfolded bytes at a time, at most: zeros would be a thousand times as many
 
 
 class TFRecordError(ValueError):
@@ -44,11 +55,18 @@ class Feature(NamedTuple):
     dtype: type[np.uint8] | type[np.float32] = np.float32
 
 
-def read_records(source: str | Path | Source) -> Iterator[bytes]:
+def largest_record(features: Mapping[str, Feature]) -> int:
+    """Returns how many bytes a record with these features may have: a byte takes 3, a float 5 at most."""
+    numbers = sum(math.prod(feature.shape) * (3 if feature.dtype is np.uint8 else 5) for feature in features.values())
+    return 2 * numbers + _SPARE
+
+
+def read_records(source: str | Path | Source, largest: int = _LARGEST_RECORD) -> Iterator[bytes]:
     """Yields the records of a file, gzip-compressed as a whole or not at all, every checksum verified.
 
     Args:
         source: the file's path, or something to read it from.
+        largest: bytes that a record may have; a longer one is refused before it is read.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -56,15 +74,20 @@ def read_records(source: str | Path | Source) -> Iterator[bytes]:
     """
     if isinstance(source, str | Path):
         with Path(source).open("rb") as file:
-            yield from read_records(file)
+            yield from read_records(file, largest)
         return
     number = 0
     stream = _Stream(source)
     while header := stream.read(12, number, optional=True):
         length, checksum = struct.unpack("<QI", header)
-        if masked_crc(header[:8]) != checksum or length > _LARGEST_RECORD:
+        if masked_crc(header[:8]) != checksum:
             what = "the file is damaged: download it again" if number else "is this a TFRecord file?"
             raise TFRecordError(f"{source.name}: record {number} has a wrong length checksum; {what}")
+        if length > largest:
+            raise TFRecordError(
+                f"{source.name}: record {number} is of {length:,} bytes, expected are {largest:,} at most; is this the "
+                "file of the dataset that was named?"
+            )
         record = stream.read(length, number)
         if masked_crc(record) != int.from_bytes(stream.read(4, number), "little"):
             raise TFRecordError(
@@ -131,8 +154,8 @@ class _Stream:
                 if not self._raw.startswith(_GZIP_MAGIC[:1]):
                     raise TFRecordError(f"{self._file.name}: something that is not gzip follows record {number}")
                 self._inflate = zlib.decompressobj(wbits=31)
-            piece = self._inflate.decompress(self._raw)
-            self._raw = self._inflate.unused_data
+            piece = self._inflate.decompress(self._raw, _PIECE)
+            self._raw = self._inflate.unconsumed_tail or self._inflate.unused_data
             if piece:
                 return piece
 
