@@ -60,6 +60,7 @@ class SceneDataModule(pl.LightningDataModule):
         test_split: ``excluded``: test on just the scenes with such an object.
         num_workers: processes that read ahead; 0 is best on few cores.
         multiprocessing_context: how these start; None is the platform's way.
+        worker_timeout: seconds after which a process that brings no batch is an error.
         seed: of the order in training.
         generated_seed: of the generated set, which is the same for all seeds of training.
 
@@ -96,6 +97,7 @@ class SceneDataModule(pl.LightningDataModule):
         test_split: Literal["same", "excluded"] = "same",
         num_workers: int = 0,
         multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None,
+        worker_timeout: float = 300.0,
         seed: int = 0,
         generated_seed: int = 0,
     ) -> None:
@@ -111,6 +113,7 @@ class SceneDataModule(pl.LightningDataModule):
         self.selection = Selection(min_objects, max_objects, exclude, test_split)
         self.num_workers = num_workers
         self.multiprocessing_context = multiprocessing_context
+        self.worker_timeout = worker_timeout
         self.seed = seed
         self.generated_seed = generated_seed
         for key, value, least in (
@@ -297,6 +300,7 @@ class SceneDataModule(pl.LightningDataModule):
             worker_init_fn=leave_group,
             num_workers=self.num_workers,
             multiprocessing_context=self.multiprocessing_context if self.num_workers else None,
+            timeout=self.worker_timeout if self.num_workers else 0,
             persistent_workers=self.num_workers > 0,
         )
 

@@ -15,14 +15,16 @@ UPDATES, SHOWN = 20, (1, 10, 20)
 
 
 def losses(config):
-    """Returns the losses before the updates of SHOWN, of an image of noise: 8x8 pixels unless the network has a size."""
+    """Returns the losses before the updates of SHOWN, of an image of noise that has few pixels."""
     made = yaml.safe_load(config.read_text())
     package, _, name = made["model"]["class_path"].rpartition(".")
     torch.manual_seed(0)
-    model = getattr(import_module(package), name)(**made["model"].get("init_args", {}), batch_size=1).double()
+    arguments = made["model"].get("init_args", {}) | {"batch_size": 1}
+    if name != "IODINE":
+        arguments["image_size"] = 8
+    model = getattr(import_module(package), name)(**arguments).double()
     frames = [model.num_iterations + 1] if made["data"]["class_path"].endswith("MovingSpritesDataModule") else []
-    side = model.hparams.get("image_size", 8)
-    images = torch.rand(1, *frames, model.image_channels, side, side, dtype=torch.float64)
+    images = torch.rand(1, *frames, model.image_channels, 8, 8, dtype=torch.float64)
     if not model.takes_gray:
         images = images.round()
     optimizer = model.configure_optimizers()["optimizer"]

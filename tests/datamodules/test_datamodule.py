@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -107,6 +109,13 @@ def test_workers_bring_the_same_batches(tmp_path):
             assert one[name].stride() == other[name].stride()
         for name, values in one["factors"].items():
             torch.testing.assert_close(values, other["factors"][name], rtol=0, atol=0)
+
+
+def test_a_worker_that_stops_answering_is_an_error(tmp_path, monkeypatch):
+    data = made(tmp_path, num_workers=1, worker_timeout=1.0, multiprocessing_context="fork")
+    monkeypatch.setattr(type(data.dataset), "__getitem__", lambda *_: time.sleep(600))
+    with pytest.raises(RuntimeError, match=r"timed out after 1\.0 seconds"):
+        next(iter(data.val_dataloader()))
 
 
 def test_a_tfrecord_file_is_converted_once(tmp_path):
