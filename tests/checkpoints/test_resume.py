@@ -69,6 +69,30 @@ def test_killed_in_the_middle_of_an_epoch(processes, workers, tmp_path, request)
     assert_same_run(tmp_path, expected)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_process_of_two_is_killed(two_processes, rank, tmp_path):
+    """The other does not wait for it."""
+    expected, arguments = two_processes
+    kill = ["--trainer.callbacks=kill_at.KillAt", "--trainer.callbacks.step=8", f"--trainer.callbacks.rank={rank}"]
+    every = ["--last_checkpoint.every_n_train_steps=3", "--last_checkpoint.every_n_minutes=null"]
+    modules = {"PYTHONPATH": str(Path(__file__).parents[1])}  # where kill_at is
+    ended = start(*arguments, f"--trainer.max_steps={STEPS}", *every, *kill, folder=tmp_path, **modules)
+    output, _ = ended.communicate(timeout=120)
+    assert ended.returncode not in (0, None), output
+    assert state(tmp_path)["global_step"] == 6
+    run("--ckpt_path", "last", "--trainer.callbacks=null", folder=tmp_path, **modules)
+    assert_same_run(tmp_path, expected)
+
+
+def test_another_seed_is_another_run(one_process, tmp_path, monkeypatch):
+    """So the tests of this file could fail."""
+    expected, arguments = one_process
+    monkeypatch.chdir(tmp_path)
+    main([*arguments, f"--trainer.max_steps={STEPS}", "--seed_everything=1"])
+    ours, theirs = state(tmp_path)["state_dict"], state(expected)["state_dict"]
+    assert not any(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+
+
 @pytest.mark.parametrize(("stop", "workers"), [(4, 0), (10, 0), (10, 1), (13, 0), (13, 1), (20, 0), (26, 0)])
 def test_stopped_at_any_update(one_process, stop, workers, tmp_path, monkeypatch):
     expected, arguments = one_process
