@@ -250,6 +250,11 @@ class SceneDataModule(pl.LightningDataModule):
     def _sampler(self, split: str, shuffle: bool = False) -> BatchSampler:
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         indices = self.splits[split]
+        if not shuffle and 0 < len(indices) < processes:
+            raise SceneFileError(
+                f"{len(indices)} image(s) for {split} are too few for {processes} processes, each of which needs one: "
+                f"raise num_{split}, set it to 0, or take fewer devices"
+            )
         return BatchSampler(
             indices,
             self.batch_size,
