@@ -55,6 +55,7 @@ class _Disk(io.RawIOBase):
 
     def __init__(self, path: Path) -> None:
         self.error: OSError | None = None
+        self._path = path
         self._number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
 
     def write(self, data: memoryview) -> int:  # type: ignore[override]
@@ -67,7 +68,7 @@ class _Disk(io.RawIOBase):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 rest = rest[done:]
         except OSError as error:
-            self.error = error
+            self._keep(error)
         return size
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
@@ -84,8 +85,11 @@ class _Disk(io.RawIOBase):
             if self.error is None:
                 os.ftruncate(self._number, length)
         except OSError as error:
-            self.error = error
+            self._keep(error)
         return length
+
+    def _keep(self, error: OSError) -> None:
+        self.error = OSError(error.errno, error.strerror, str(self._path))
 
     def close(self) -> None:
         if not self.closed:

@@ -1,4 +1,5 @@
 import csv
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from iodine_pl import adjusted_rand_index
 from iodine_pl.callbacks import AdjustedRandIndex, ImagesPerSecond, LastCheckpoint, PredictionWriter, SlotPanels
+from iodine_pl.cli.errors import sentence_of
 from iodine_pl.evaluation.panels import refinement_panel, slot_tiles
 
 CALLBACKS = [AdjustedRandIndex, SlotPanels, PredictionWriter]
@@ -153,6 +155,19 @@ def test_predictions_of_a_broken_run_are_not_left(tmp_path):
 
     with pytest.raises(KeyError):
         trainer(tmp_path, PredictionWriter(tmp_path / "p.h5")).predict(Breaks(), loader())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_predictions_that_do_not_fit_on_the_disk_are_not_left(tmp_path):
+    path = tmp_path / "p.h5"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*\.p\.h5\.part0'") as error:
+            trainer(tmp_path, PredictionWriter(path)).predict(Other(), loader())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert ".p.h5.part0: it is larger than this user" in sentence_of(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
