@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,12 +11,16 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from iodine_pl.callbacks.run_folder import RunFolder
+from iodine_pl.checkpoints.reading import read_file
 
 __all__ = ["BestCheckpoint"]
 
 
 class BestCheckpoint(ModelCheckpoint):
     """Keeps ``checkpoints/best.ckpt``, by a metric that some data do not have.
+
+    Training that goes on compares with the score that ``best.ckpt`` itself holds. The checkpoint that it goes on from
+    may have been saved before the validation that found this score, or in another folder.
 
     Args:
         monitor: the metric.
@@ -42,6 +48,7 @@ class BestCheckpoint(ModelCheckpoint):
             **arguments,
         )
         self.fallback = fallback
+        self._chosen_by: str | None = None  # the metric of the score that a file holds
 
     @property
     def state_key(self) -> str:
@@ -54,11 +61,40 @@ class BestCheckpoint(ModelCheckpoint):
             self.dirpath = str(folder.agreed(trainer) / "checkpoints")
         super().setup(trainer, pl_module, stage)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes nothing from the checkpoint that training goes on from: see :meth:`on_fit_start`."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes the score from the file that is there.
+
+        Raises:
+            CheckpointError: if the file is damaged.
+        """
+        path = Path(str(self.dirpath), f"{self.filename}{self.FILE_EXTENSION}")
+        state = self._state_in(path) if trainer.is_global_zero and path.is_file() else {}
+        state = trainer.strategy.broadcast(state)
+        self._chosen_by = state.get("monitor")
+        if self._chosen_by is not None:
+            score = state["best_model_score"].clone()  # out of the mapped file
+            self.best_model_path = self.kth_best_model_path = str(path)
+            self.best_model_score = self.kth_value = score
+            self.best_k_models = {str(path): score}
+
+    def _state_in(self, path: Path) -> Mapping[str, Any]:
+        state: Mapping[str, Any] = read_file(path).get("callbacks", {}).get(self.state_key, {})
+        return state if state.get("best_model_score") is not None else {}
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         known = trainer.callback_metrics
-        if not trainer.sanity_checking and self.monitor not in known and self.fallback in known:
+        if trainer.sanity_checking:
+            return
+        if self.monitor not in known and self.fallback in known:
             rank_zero_info(
                 f"{self.monitor} is not known of these data: the best checkpoint is chosen by {self.fallback}."
             )
             self.monitor = self.fallback
+        if self._chosen_by not in (None, self.monitor):  # scores of two metrics cannot be compared
+            rank_zero_info(f"{self.best_model_path} was chosen by {self._chosen_by}; now {self.monitor} chooses anew.")
+            self.best_k_models = {}
+        self._chosen_by = None
         super().on_validation_end(trainer, pl_module)

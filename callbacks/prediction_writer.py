@@ -12,6 +12,7 @@ from torch import Tensor
 
 from iodine_pl.callbacks.contract import decomposition_of, require_fields
 from iodine_pl.callbacks.run_folder import run_folder
+from iodine_pl.datamodules.hdf5.output import OutputFile
 from iodine_pl.datamodules.hdf5.writer import append_rows
 from iodine_pl.files.atomic import move_into_place
 
@@ -41,7 +42,7 @@ class PredictionWriter(pl.Callback):
         folder = run_folder(trainer)
         self.target = self.path or folder / "predictions.h5"
         self.target.parent.mkdir(parents=True, exist_ok=True)
-        self._file = h5py.File(self._part(trainer.global_rank), "w")
+        self._file = OutputFile(self._part(trainer.global_rank))
 
     def _part(self, rank: int) -> Path:
         return self.target.with_name(f".{self.target.name}.part{rank}")
@@ -61,9 +62,11 @@ class PredictionWriter(pl.Callback):
             columns["index"] = batch["index"]
         for name, values in columns.items():
             append_rows(self._file, name, values.cpu().numpy(), chunk=1)
+        self._file.check()
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._file.close()
+        self._file.check()
         trainer.strategy.barrier("predictions")
         if trainer.is_global_zero:
             parts = [self._part(rank) for rank in range(trainer.world_size)]

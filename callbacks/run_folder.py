@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 
 import pytorch_lightning as pl
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import TensorBoardLogger
+
+from iodine_pl.files.lock import Lock, LockedError
 
 __all__ = ["RunFolder", "RunLogger", "is_first_process", "run_folder"]
 
@@ -16,7 +19,7 @@ class RunFolder(pl.Callback):
     """Knows the folder of the Trainer's run: ``ROOT/NAME/version_N``, or the one that an earlier command made.
 
     A new folder is made when it is first asked for, by the first process. Two runs that start together do not share
-    one, since only one of them succeeds in making it.
+    one, since only one of them succeeds in making it. Of two that would go on with the same run the second is refused.
 
     Args:
         root: where runs are kept.
@@ -29,11 +32,38 @@ class RunFolder(pl.Callback):
         self.name = name
         self.new = path is None
         self._path = path
+        self._lock: Lock | None = None
 
     @staticmethod
     def of(trainer: pl.Trainer) -> RunFolder | None:
         """Returns the one that a Trainer has, if it has one."""
         return next((each for each in trainer.callbacks if isinstance(each, RunFolder)), None)  # type: ignore[attr-defined]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.is_global_zero:
+            self.lock()
+
+    def lock(self) -> None:
+        """Keeps others from training in the folder until :meth:`release`; for the first process alone.
+
+        Raises:
+            MisconfigurationException: if another process trains there.
+        """
+        if self._lock is not None:
+            return
+        folder = self.claim()
+        try:
+            self._lock = Lock.of(folder / ".lock")
+        except LockedError as error:
+            raise MisconfigurationException(
+                f"{folder} is being trained by {error}: wait for it or stop it, or start a new run without --ckpt_path"
+            ) from error
+
+    def release(self) -> None:
+        """Lets others train in the folder."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def claim(self) -> Path:
         """Makes the folder if that is still to be done, and returns it; for the first process alone."""

@@ -272,6 +272,11 @@ class SceneDataModule(pl.LightningDataModule):
     def _sampler(self, split: str, shuffle: bool = False) -> BatchSampler:
         rank, processes = self._process()
         indices = self.splits[split]
+        if not shuffle and 0 < len(indices) < processes:
+            raise SceneFileError(
+                f"{len(indices)} image(s) for {split} are too few for {processes} processes, each of which needs one: "
+                f"raise num_{split}, set it to 0, or take fewer devices"
+            )
         return (BatchSampler if shuffle else FileOrderSampler)(
             indices,
             self.batch_size,

@@ -60,21 +60,6 @@ def written_beside(path: Path) -> Iterator[Path]:
     try:
         with atomic.written_beside(path, shared=True) as partial:
             yield partial
-    except OSError as error:
-        remedy = _remedy(error, path.parent)
-        if remedy is None:
-            raise
-        raise SceneFileError(f"{path} cannot be written: {remedy}") from error
-
-
-def _remedy(error: OSError, folder: Path) -> str | None:
-    code, text = error.errno, str(error)  # HDF5 gives some of its errors as text alone
-    if code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or "quota" in text:
-        return f"no space is left for it in {folder}. Free some, ask for fewer images, or name another folder"
-    if code == errno.EFBIG or "File too large" in text:
-        return f"it is larger than this user or the file system of {folder} allows. Ask for fewer images"
-    if code in (errno.EACCES, errno.EPERM, errno.EROFS) or "Permission denied" in text:
-        return f"this user may not write to {folder}. Name another folder"
-    if code in (errno.ENOTDIR, errno.EEXIST):
-        return f"{folder} is not a folder. Name another one"
-    return None
+    except atomic.WriteError as error:
+        larger = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise SceneFileError(f"{error}{'. Or ask for fewer images' if larger else ''}") from error

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from iodine_pl.datamodules.hdf5.errors import written_beside
 from iodine_pl.datamodules.hdf5.masks import lone_membership
+from iodine_pl.datamodules.hdf5.output import OutputFile
 
-__all__ = ["BLOCK", "FORMAT", "MultiObjectWriter", "append_rows"]
+__all__ = ["BLOCK", "FORMAT", "MultiObjectWriter", "append_rows", "stored_size"]
 
 FORMAT = "iodine-pl/1"
 
@@ -41,6 +42,19 @@ def append_rows(file: h5py.File, name: str, rows: NDArray[Any], chunk: int, **st
     dataset = file[name]
     dataset.resize(len(dataset) + len(rows), axis=0)
     dataset[len(dataset) - len(rows) :] = rows
+
+
+def stored_size(rows: NDArray[np.uint8]) -> int:
+    """Returns about how many bytes images or labels take in a file."""
+    return len(_packed(rows)) if _shrinks(rows) else rows.nbytes
+
+
+def _shrinks(rows: NDArray[np.uint8]) -> bool:
+    return rows.nbytes >= _WORTH_COMPRESSING * len(_packed(rows))
+
+
+def _packed(rows: NDArray[np.uint8]) -> bytes:
+    return zlib.compress(np.ascontiguousarray(rows).data, 4)
 
 
 class MultiObjectWriter:
@@ -75,7 +89,7 @@ class MultiObjectWriter:
     def __enter__(self) -> MultiObjectWriter:
         with ExitStack() as stack:
             partial = stack.enter_context(written_beside(self.path))
-            self._file = stack.enter_context(h5py.File(partial, "w"))
+            self._file = stack.enter_context(OutputFile(partial))
             self._stack = stack.pop_all()
         return self
 
@@ -113,12 +127,12 @@ class MultiObjectWriter:
 
         Raises:
             ValueError: if a shape or type is wrong, or a label has no place among the L entities.
+            OSError: if the disk is full; the context manager makes a SceneFileError of it.
         """
         factors = dict(factors or {})
         _check(image, label, factors, self._count)
         if not self._count:
-            ratio = image[:BLOCK].nbytes / len(zlib.compress(np.ascontiguousarray(image[:BLOCK]).data, 4))
-            self._storage: dict[str, Any] = _BLOCKS if ratio >= _WORTH_COMPRESSING else _SINGLY
+            self._storage: dict[str, Any] = _BLOCKS if _shrinks(image[:BLOCK]) else _SINGLY
         self._store("image", image)
         if label is not None:
             self._store("label", label)
@@ -129,6 +143,7 @@ class MultiObjectWriter:
         for name, values in factors.items():
             self._small.setdefault(f"factors/{name}", []).append(values)
         self._count += len(image)
+        self._file.check()
 
     def _add_membership(self, label: NDArray[np.uint8], membership: NDArray[np.unsignedinteger[Any]] | None) -> None:
         if membership is None and "membership" not in self._file:

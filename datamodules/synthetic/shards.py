@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+import shutil
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
@@ -15,10 +18,13 @@ from typing import IO, Any, Protocol
 
 from tqdm import tqdm
 
-from iodine_pl.datamodules.hdf5.writer import MultiObjectWriter
+from iodine_pl.datamodules.hdf5.errors import SceneFileError
+from iodine_pl.datamodules.hdf5.writer import MultiObjectWriter, stored_size
 from iodine_pl.datamodules.synthetic.generator import Generator
 
 __all__ = ["default_processes", "generate", "generate_part", "shards_of"]
+
+_REFUSED = "refused: "  # begins what a process says for the one that started it
 
 
 def shards_of(generator: Generator, folder: Path, count: int) -> list[Path]:
@@ -55,13 +61,14 @@ def generate(
     Each file appears when it is complete, so a generation that was interrupted goes on with the file it was at.
 
     Raises:
-        SceneFileError: if the folder cannot be written to.
+        SceneFileError: if the folder cannot be written to, or has no room for the files.
         RuntimeError: if another process that was started failed; with what it printed.
     """
     files = shards_of(generator, folder, count)[first // generator.shard :]
     missing = [file for file in files if not file.exists()]
     if not missing:
         return files
+    _ask_for_space(generator, missing)
     workers = min(default_processes(generator) if processes is None else processes, len(missing))
     if workers == 1:
         _write_all(generator, missing)
@@ -75,10 +82,32 @@ def generate_part(generator: Generator, folder: Path, count: int, number: int, p
     """Writes the part ``number`` of ``parts`` of what :func:`generate` would write, to share the work among machines.
 
     Raises:
-        SceneFileError: if the folder cannot be written to.
+        SceneFileError: if the folder cannot be written to, or has no room for the files.
     """
     missing = [file for file in shards_of(generator, folder, count)[number::parts] if not file.exists()]
+    if missing:
+        _ask_for_space(generator, missing)
     _write_all(generator, missing)
+
+
+def _ask_for_space(generator: Generator, files: Sequence[Path]) -> None:
+    """Asks before the work whether the disk has room for it, going by the size of the first scene.
+
+    Raises:
+        SceneFileError: if it has not.
+    """
+    start, _ = _range_of(files[0])
+    with redirect_stdout(sys.stderr):
+        image, label, _ = next(iter(generator.scenes(start, start + 1)))
+    scenes = sum(stop - start for start, stop in map(_range_of, files))
+    needed = scenes * (stored_size(image) + stored_size(label))
+    folder = files[0].parent
+    free = shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
+    if free < needed:
+        raise SceneFileError(
+            f"{scenes} scenes take about {needed / 1e6:,.0f} MB, and the disk of {folder} has {free / 1e6:,.0f} MB "
+            "left: free some, ask for fewer, or name another folder"
+        )
 
 
 def _write_all(generator: Generator, files: Sequence[Path]) -> None:
@@ -120,27 +149,46 @@ def _in_processes(generator: Generator, shares: Sequence[Sequence[Path]], progre
     Unlike a process pool it does not run the calling script again, so that script needs no ``if __name__`` guard.
     """
 
-    def follow(child: subprocess.Popen[str]) -> None:
-        assert child.stdout is not None
-        for line in child.stdout:
-            progress.update(int(line))
+    failed: list[int] = []  # numbers of processes, the first that failed first
+
+    def follow(number: int) -> None:
+        # Both streams are read to their end, whatever comes: a process waits where nobody takes what it prints.
+        for line in children[number].stdout or ():
+            if line.strip().isdigit():
+                progress.update(int(line))
+        if children[number].wait():
+            failed.append(number)
+            for child in children:
+                child.kill()
+
+    def listen(number: int) -> None:
+        for line in children[number].stderr or ():
+            said[number].append(line)
 
     with ExitStack() as stack:
-        logs = [stack.enter_context(TemporaryFile("w+")) for _ in shares]
-        children = [stack.enter_context(_started(generator, *each)) for each in zip(shares, logs, strict=True)]
-        threads = [Thread(target=follow, args=(child,)) for child in children]
+        children = [stack.enter_context(_started(generator, share)) for share in shares]
+        said: list[deque[str]] = [deque(maxlen=200) for _ in shares]  # lines
+        threads = [Thread(target=target, args=(i,)) for i in range(len(shares)) for target in (follow, listen)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
-        for child, log in zip(children, logs, strict=True):
-            if child.wait():
-                log.seek(0)
-                raise RuntimeError(f"a process that generated scenes failed:\n{log.read()}")
+        try:
+            for thread in threads:
+                thread.join()
+        finally:
+            for child in children:
+                child.kill()
+            for thread in threads:
+                thread.join()
+    if failed:
+        words = "".join(said[failed[0]])
+        refused = re.search(rf"^{_REFUSED}(.*)$", words, re.MULTILINE)
+        raise (
+            SceneFileError(refused[1]) if refused else RuntimeError(f"a process that generated scenes failed:\n{words}")
+        )
 
 
 @contextmanager
-def _started(generator: Generator, files: Sequence[Path], log: IO[str]) -> Iterator[subprocess.Popen[str]]:
+def _started(generator: Generator, files: Sequence[Path]) -> Iterator[subprocess.Popen[str]]:
     """Starts a process that writes the files, and ends it on the way out.
 
     Each line that it prints is a number of scenes that it has made since the last one.
@@ -151,7 +199,9 @@ def _started(generator: Generator, files: Sequence[Path], log: IO[str]) -> Itera
     with TemporaryFile() as stdin:
         pickle.dump(order, stdin)
         stdin.seek(0)
-        child = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=log, text=True)
+        child = subprocess.Popen(
+            command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+        )
     try:
         yield child
     finally:
@@ -164,9 +214,12 @@ def _work() -> None:
     sys.path[:], pickled, files = pickle.load(sys.stdin.buffer)
     generator = pickle.loads(pickled)
     lines = _Lines(sys.stdout)
-    with redirect_stdout(sys.stderr):  # what a generator prints is no number of scenes
-        for file in files:
-            _write(generator, file, lines)
+    try:
+        with redirect_stdout(sys.stderr):  # what a generator prints is no number of scenes
+            for file in files:
+                _write(generator, file, lines)
+    except SceneFileError as error:
+        sys.exit(f"{_REFUSED}{error}")
 
 
 class _Lines:

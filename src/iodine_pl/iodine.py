@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from iodine_pl.autograd import differentiation_allowed, refuse_tracing, usable_in_graph
 from iodine_pl.checkpoints.finding import find_weights
+from iodine_pl.checkpoints.loading import model_in
 from iodine_pl.decoder import SpatialBroadcastDecoder
 from iodine_pl.distributions import Bernoulli, PixelDistribution, ScaleSchedule, make_distribution
 from iodine_pl.engine import (
@@ -32,6 +33,7 @@ from iodine_pl.mixture import likelihood_of
 from iodine_pl.networks import NETWORKS, Network
 from iodine_pl.official.reading import read_official
 from iodine_pl.posterior import PRIOR_SCALE
+from iodine_pl.ranges import require
 from iodine_pl.refinement import RefinementNetwork
 from iodine_pl.result import Decomposition, Trace
 from iodine_pl.scene_model import Batch, SceneModel
@@ -170,16 +172,13 @@ class IODINE(SceneModel):
         self.hparams.update(chosen)  # a checkpoint holds the numbers themselves
         if not isinstance(pixel_distribution, str):
             self.hparams["pixel_distribution"] = type(pixel_distribution).__name__  # to be given again
-        for name in ("num_slots", "num_iterations", "latent_size"):
-            if chosen[name] < 1:
-                raise ValueError(f"{name} must be at least 1, got {chosen[name]}")
-        for name, value in (("evaluation_iterations", evaluation_iterations), ("inner_batch_size", inner_batch_size)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        counts = {name: chosen[name] for name in chosen if name not in ("lstm_size", "coordinates", "learning_rate")}
+        require("at least 1", evaluation_iterations=evaluation_iterations, inner_batch_size=inner_batch_size, **counts)
+        require("at least 1", image_channels=image_channels, coordinate_frequencies=coordinate_frequencies)
+        require("not negative", lstm_size=chosen["lstm_size"], mask_posterior_epsilon=mask_posterior_epsilon)
+        require("positive", prior_scale=prior_scale, norm_epsilon=norm_epsilon)
         if input_gradients not in ("full", "stopped"):
             raise ValueError(f"input_gradients must be 'full' or 'stopped', got {input_gradients!r}")
-        if not prior_scale > 0.0:
-            raise ValueError(f"prior_scale must be positive, got {prior_scale}")
         self.num_slots: int = chosen["num_slots"]
         self.num_iterations = chosen["num_iterations"]
         self.evaluation_iterations = evaluation_iterations
@@ -282,13 +281,13 @@ class IODINE(SceneModel):
 
         Raises:
             FileNotFoundError: if there are no such weights.
-            ValueError: if an address has no digest.
+            ValueError: if an address has no digest, or the file is damaged or no checkpoint of a model.
             DownloadError: if the server does not send the file that has this digest, or the hub has no such file.
             ImportError: if an address of the hub needs the extra ``hub``.
+            TypeError: if it is a checkpoint of another model.
+            MisfitError: if the weights do not fit the arguments.
         """
-        path = find_weights(name_or_path)
-        model: IODINE = cls.load_from_checkpoint(path, map_location="cpu", weights_only=True, **arguments)
-        return model.eval()
+        return model_in(find_weights(name_or_path), cls, **arguments)
 
     @classmethod
     def from_official(

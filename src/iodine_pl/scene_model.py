@@ -15,8 +15,10 @@ from torch import Tensor, distributed
 
 from iodine_pl.evaluation.metrics import MeanTrace, to_device
 from iodine_pl.guard import NonFiniteGuard, poison_if_nonfinite, warn_of_values
+from iodine_pl.misfit import MisfitError
 from iodine_pl.optim import Muon, TFAdam, learning_rate_decay, square_root_rule
 from iodine_pl.posterior import keyed_normal
+from iodine_pl.ranges import require
 from iodine_pl.result import Decomposition, loss_terms
 
 __all__ = ["Batch", "SceneModel"]
@@ -54,8 +56,11 @@ class SceneModel(pl.LightningModule):
             raise ValueError(f"optimizer must be 'tf_adam', 'adam' or 'muon', got {optimizer!r}")
         if adam_learning_rate is not None and optimizer != "muon":
             raise ValueError(f"adam_learning_rate is for optimizer='muon'; {optimizer!r} has learning_rate alone")
-        if seed < 0:
-            raise ValueError(f"seed must not be negative, got {seed}")
+        require("at least 1", batch_size=batch_size, reference_batch_size=reference_batch_size, decay_steps=decay_steps)
+        require("positive", gradient_clip_norm=gradient_clip_norm, decay_factor=decay_factor)
+        require("not negative", learning_rate=learning_rate, adam_learning_rate=adam_learning_rate, seed=seed)
+        require("not negative", adam_epsilon=adam_epsilon)
+        require("at least 0 and below 1", betas=betas)
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.reference_batch_size = reference_batch_size
@@ -241,6 +246,17 @@ class SceneModel(pl.LightningModule):
             self.guard.load_state_dict(checkpoint["nonfinite_guard"])
         if "optimizer_states" not in checkpoint:  # weights alone: a new training begins with them
             checkpoint |= {"optimizer_states": [], "lr_schedulers": []}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Loads weights, as every module does.
+
+        Raises:
+            MisfitError: if they do not fit, which says in one line what differs first.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        except RuntimeError as error:
+            raise MisfitError.between(self.state_dict(), state_dict, error) from error
 
     # Evaluation
 

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from lightning_utilities.core.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from iodine_pl.checkpoints.classes import make_data
+from iodine_pl.checkpoints.configuration import read_configuration
 from iodine_pl.checkpoints.finding import find_weights, run_of
-from iodine_pl.checkpoints.loading import imported, load_model, read_checkpoint
+from iodine_pl.checkpoints.loading import load_model
+from iodine_pl.checkpoints.reading import read_checkpoint
 from iodine_pl.evaluation.panels import slot_tiles, tile_grid
 from iodine_pl.files.pictures import PictureError, cut_square, opaque, picture_of, read_picture
 from iodine_pl.scene_model import SceneModel
@@ -154,9 +156,9 @@ def _size_of_data(weights: str | Path) -> tuple[int, int] | None:
     """Returns (H, W) of the images that weights were trained on, None where nothing names the data."""
     path = find_weights(weights)
     run = run_of(path)
-    settings = read_checkpoint(path) if run is None else yaml.safe_load((run / "config.yaml").read_text())
-    data = settings.get("data")
-    if data is None:
+    file = path if run is None else run / "config.yaml"
+    settings = read_checkpoint(path) if run is None else read_configuration(file)
+    if settings.get("data") is None:
         return None
-    size: tuple[int, int] = imported(data["class_path"])(**data.get("init_args", {})).image_size()
+    size: tuple[int, int] = make_data(settings, file).image_size()
     return size

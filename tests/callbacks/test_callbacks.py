@@ -1,4 +1,5 @@
 import csv
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from iodine_pl.callbacks import (
     SegmentationScores,
     SlotPanels,
 )
+from iodine_pl.cli.errors import sentence_of
 from iodine_pl.evaluation.matching import mean_best_overlap, mean_iou
 from iodine_pl.evaluation.panels import refinement_panel, slot_tiles
 
@@ -178,6 +180,19 @@ def test_predictions_of_a_broken_run_are_not_left(tmp_path):
 
     with pytest.raises(KeyError):
         trainer(tmp_path, PredictionWriter(tmp_path / "p.h5")).predict(Breaks(), loader())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_predictions_that_do_not_fit_on_the_disk_are_not_left(tmp_path):
+    path = tmp_path / "p.h5"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*\.p\.h5\.part0'") as error:
+            trainer(tmp_path, PredictionWriter(path)).predict(Other(), loader())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert ".p.h5.part0: it is larger than this user" in sentence_of(error.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,5 +1,6 @@
 """A run that was stopped or killed goes on to the same weights, bit for bit, as one that was not."""
 
+import resource
 import signal
 import subprocess
 import sys
@@ -175,3 +176,18 @@ io.save_checkpoint({"step": 2}, path)
     killed = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert torch.load(path, weights_only=False) == {"step": 1}
+
+
+def test_a_full_disk_ends_training_in_one_line_and_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main([*TINY, BAR, "--trainer.max_steps=2"])
+    before = Path(LAST).read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
+    try:
+        with pytest.raises(SystemExit, match=r"^error: \S+last\.ckpt cannot be written: it is larger than .* MB of it"):
+            main(["fit", "--ckpt_path=last", "--trainer.max_steps=3", "--trainer.logger=false", BAR])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert Path(LAST).read_bytes() == before
+    assert [path.name for path in Path(LAST).parent.iterdir()] == ["last.ckpt"]

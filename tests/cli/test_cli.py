@@ -146,7 +146,6 @@ def test_flags_win_over_the_run(inside):
     assert tested.datamodule.num_test == 5
 
 
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # it has
 def test_a_checkpoint_outside_a_run_brings_its_model(inside, tmp_path):
     path = tmp_path / "model.ckpt"
     path.write_bytes((RUN / "checkpoints" / "last.ckpt").read_bytes())
@@ -225,6 +224,7 @@ def test_a_configuration_names_any_checkpoint(folder, address, monkeypatch):
     last = folder / "runs" / "a" / "version_0" / "checkpoints" / "last.ckpt"
     last.parent.mkdir(parents=True)
     last.write_bytes((FOLDER / "tetrominoes.ckpt").read_bytes())
+    last.parents[1].joinpath("config.yaml").write_text("name: a\n")
     found = []
     monkeypatch.setattr(IodineCLI, "before_instantiate_classes", note)
     for wanted in ("last", "tetrominoes", address[0]):

@@ -1,5 +1,8 @@
 """A run has one folder, whatever its logger, and overwrites nothing that is not its own."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from command import BAR, TINY, run, start
 
 from iodine_pl.callbacks.run_folder import RunFolder
 from iodine_pl.cli import run_command
+from iodine_pl.files import lock
 
 STEPS = ["--trainer.max_steps=3", "--trainer.val_check_interval=3"]
 OWN = f"# mine\nmodel:\n  class_path: iodine_pl.IODINE\n  init_args:\n    {TINY[4].split('.')[1].replace('=', ': ')}\n"
@@ -65,7 +69,6 @@ def test_the_folder_does_not_depend_on_the_logger(folder, logger):
     assert len(list((folder / "runs/tetrominoes").iterdir())) == 2
 
 
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # it has
 def test_a_checkpoint_of_ones_own_beside_ones_own_configuration(folder):
     """It goes on in a folder of its own: the folder that it lies in was not made by a run."""
     run_command([*TINY, BAR, *STEPS])
@@ -78,7 +81,6 @@ def test_a_checkpoint_of_ones_own_beside_ones_own_configuration(folder):
     assert (folder / "runs/on/version_0/checkpoints/last.ckpt").is_file()
 
 
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # it has
 def test_a_run_goes_on_where_it_was_moved(folder):
     run_command([*TINY, BAR, *STEPS])
     (folder / "runs/tetrominoes/version_0").rename(folder / "good")
@@ -122,6 +124,82 @@ def test_two_processes_share_the_folder(folder):
     assert files(folder / "runs/tetrominoes/version_0") == RUN
     run("test", "--ckpt_path=last", BAR, folder=folder)
     assert len(list((folder / "runs/tetrominoes").iterdir())) == 1
+
+
+def test_a_run_that_may_not_be_written_to_is_tested_elsewhere(folder, monkeypatch):
+    run_command([*TINY, BAR, *STEPS])
+    (folder / "runs").rename(folder / "theirs")
+    made = folder / "theirs/tetrominoes/version_0"
+    before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    access = os.access  # root may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: "theirs" not in str(path) and access(path, mode))
+    for command in ("test", "predict"):
+        run_command([command, f"--ckpt_path={made}/checkpoints/best.ckpt", BAR])
+    assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
+    assert "panels/test_slots_0000000.png" in files(folder / "runs/tetrominoes/version_0")
+    assert "predictions.h5" in files(folder / "runs/tetrominoes/version_1")
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from lock import Lock
+Lock.of(Path(sys.argv[1]))
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(folder):
+    run_command([*TINY, BAR, *STEPS])
+    made = folder / "runs/tetrominoes/version_0"
+    before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    alone = {"PYTHONPATH": str(Path(lock.__file__).parent)}  # it imports nothing else of the package
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(made / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | alone,
+    )
+    assert holder.stdout.readline() == b"locked\n"
+    more = ["--ckpt_path=last", BAR, "--trainer.max_steps=4"]
+    with pytest.raises(SystemExit, match=rf"version_0 is being trained by process {holder.pid} on \S+: wait for it or"):
+        run_command(more)
+    assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file() and path.name != ".lock"} == before
+    run_command(["validate", "--ckpt_path=last", BAR])  # writes nothing that training does
+    holder.kill()
+    holder.communicate()
+    assert (made / ".lock").exists()
+    assert run_command(more).trainer.global_step == 4
+    assert not (made / ".lock").exists()
+
+
+def test_a_configuration_that_stays_as_it_is_is_left_alone(folder):
+    run_command([*TINY, BAR, *STEPS])
+    config = folder / "runs/tetrominoes/version_0/config.yaml"
+    first = config.stat().st_ino, config.stat().st_mtime_ns
+    run_command(["--ckpt_path=last", BAR])
+    assert (config.stat().st_ino, config.stat().st_mtime_ns) == first
+    run_command(["--ckpt_path=last", BAR, "--trainer.max_steps=4"])
+    assert yaml.safe_load(config.read_text())["trainer"]["max_steps"] == 4
+
+
+def test_a_configuration_that_is_missing_or_cut_off_is_an_error(folder):
+    """Training would go on in silence with other data."""
+    run_command([*TINY, BAR, *STEPS])
+    config = folder / "runs/tetrominoes/version_0/config.yaml"
+    whole = config.read_text()
+    for content in ("", whole[: len(whole) // 3], whole[: whole.index("\ndata:")], "a: [", "- a"):
+        config.write_text(content)
+        for command in (["fit", "--ckpt_path=last"], ["test", "--ckpt_path=best"], ["report", str(config.parent)]):
+            with pytest.raises(SystemExit, match=r"version_0/config\.yaml is (no YAML|empty, cut off or no config)"):
+                run_command(command)
+    config.unlink()
+    for command in (["fit", "--ckpt_path", "last"], ["test", "--ckpt_path=best"]):
+        with pytest.raises(SystemExit, match=r"version_0 has no config\.yaml, which says how the run was trained"):
+            run_command(command)
+    last = "runs/tetrominoes/version_0/checkpoints/last.ckpt"
+    assert run_command(["validate", f"--ckpt_path={last}", BAR]).datamodule.num_train == 40
 
 
 def test_a_fast_dev_run_leaves_no_checkpoint(folder, capsys):

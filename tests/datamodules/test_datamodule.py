@@ -1,4 +1,5 @@
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -243,6 +244,15 @@ def test_what_is_missing_is_said(tmp_path):
         made(tmp_path, batch_size=81).train_dataloader()
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         made(tmp_path, batch_size=0)
+
+
+def test_fewer_images_than_processes_are_refused(tmp_path):
+    """A process without a batch would keep the others waiting."""
+    datamodule = made(tmp_path, num_val=1)
+    datamodule.trainer = SimpleNamespace(global_rank=1, world_size=2)
+    with pytest.raises(SceneFileError, match=r"1 image\(s\) for val are too few for 2 processes.* raise num_val"):
+        datamodule.val_dataloader()
+    assert len(datamodule.test_dataloader()) == 1
 
 
 def test_the_ten_real_records_train(tmp_path):

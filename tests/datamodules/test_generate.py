@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from scene_files import joined
 
 from iodine_pl.datamodules import SceneDataModule, SceneDataset, SceneFileError
 from iodine_pl.datamodules.synthetic import shards
+from iodine_pl.datamodules.synthetic.clevr import ClevrGenerator
 from iodine_pl.datamodules.synthetic.generator import Generator
 from iodine_pl.datamodules.synthetic.multi_dsprites import MultiDSpritesGenerator
 from iodine_pl.datamodules.synthetic.tetrominoes import TetrominoesGenerator
@@ -115,12 +117,36 @@ def test_a_class_of_the_script_itself_is_not_pickled(monkeypatch):
     assert shards.default_processes(Gray()) == 1
 
 
-def test_a_process_that_fails_is_heard(tmp_path, capfd):
+class Fails(Gray):
+    """Says a lot on both streams, and fails."""
+
+    def scenes(self, start, stop):
+        if start:
+            os.write(1, b"no number\n" * 20_000)
+            os.write(2, b"a word\n" * 20_000)
+            raise KeyError("broken")
+        return super().scenes(start, stop)
+
+
+def test_a_process_that_fails_is_heard(tmp_path):
+    with pytest.raises(RuntimeError, match=r"a process that generated scenes failed:\n(.*\n)*.*KeyError: 'broken'"):
+        shards.generate(Fails(), tmp_path, 128, processes=2)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, processes):
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(RuntimeError, match=r"a process that generated scenes failed:\n(.*\n)*.*is not a folder"):
-        shards.generate(MultiDSpritesGenerator(), tmp_path / "data", 20_480, processes=2)
-    with pytest.raises(SceneFileError, match="is not a folder"):
-        shards.generate(MultiDSpritesGenerator(), tmp_path / "data", 300, processes=1)
+    with pytest.raises(SceneFileError, match=r"^\S+\.h5 cannot be written: .* is not a folder. Name another one$"):
+        shards.generate(Gray(), tmp_path / "data", 128, processes=processes)
+
+
+def test_the_space_is_asked_for_first(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000_000))
+    with pytest.raises(SceneFileError, match=r"2000 scenes take about \d+ MB, and the disk of .* has 10 MB left: free"):
+        shards.generate(ClevrGenerator(64), tmp_path, 2000, processes=1)
+    assert list(tmp_path.iterdir()) == []
+    shards.generate(Gray(), tmp_path, 64)
 
 
 def test_no_process_outlives_a_kill(tmp_path):

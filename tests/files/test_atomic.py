@@ -1,5 +1,6 @@
 """Files are whole or as they were before."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from iodine_pl.files import atomic
-from iodine_pl.files.atomic import folder_written_beside, move_into_place, written_beside
+from iodine_pl.files.atomic import WriteError, folder_written_beside, move_into_place, written_beside
 
 
 def names(folder):
@@ -47,10 +48,11 @@ def test_a_disk_that_fills_up_at_the_last_moment_leaves_the_old_file(tmp_path, m
     path.write_text("old")
 
     def full(_):
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"), written_beside(path) as partial:
+    words = r"a\.txt cannot be written: no space is left for it .* Free some"
+    with pytest.raises(WriteError, match=words), written_beside(path) as partial:
         partial.write_text("new")
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
@@ -122,6 +124,30 @@ def test_two_that_write_the_same_file_do_not_mix(tmp_path):
         assert path.read_text() == "other"
     assert path.read_text() == "one"
     assert names(tmp_path) == ["a.txt"]
+
+
+def test_what_a_kill_left_of_a_shared_file_is_taken_away(tmp_path):
+    script = """
+import os, signal, sys
+from pathlib import Path
+from atomic import written_beside
+with written_beside(Path(sys.argv[1]), shared=True) as partial:
+    partial.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    alone = {"PYTHONPATH": str(Path(atomic.__file__).parent)}
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.h5")], env=os.environ | alone, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    with written_beside(tmp_path / "b.h5", shared=True) as other:
+        other.write_text("whole")
+        assert not left.exists()
+        elsewhere = tmp_path / left.name.replace(atomic._host(), "another-host")
+        elsewhere.touch()
+        with written_beside(tmp_path / "c.h5", shared=True) as partial:
+            partial.write_text("whole")
+        assert other.exists()  # its process lives
+    assert names(tmp_path) == [elsewhere.name, "b.h5", "c.h5"]
 
 
 def test_a_finished_file_is_moved(tmp_path):

@@ -14,6 +14,7 @@ from iodine_pl.engine import View
 from iodine_pl.layers import conv_stack, mlp
 from iodine_pl.mixture import likelihood_of
 from iodine_pl.posterior import PRIOR_SCALE, Posterior
+from iodine_pl.ranges import require
 from iodine_pl.result import Decomposition
 from iodine_pl.scene_model import Batch, SceneModel
 
@@ -62,8 +63,10 @@ class VAE(SceneModel):
     ) -> None:
         super().__init__(**training)
         self.save_hyperparameters()
-        if image_size < 1 or latent_size < 1:
-            raise ValueError(f"image_size and latent_size must be at least 1, got {image_size} and {latent_size}")
+        require("at least 1", image_size=image_size, latent_size=latent_size, image_channels=image_channels)
+        require("at least 1", decoder_channels=decoder_channels, decoder_kernel=decoder_kernel, mlp_sizes=mlp_sizes)
+        require("at least 1", encoder_channels=encoder_channels, encoder_kernel=encoder_kernel)
+        require("positive", prior_scale=prior_scale)
         self.image_size = image_size
         self.latent_size = latent_size
         self.image_channels = image_channels

@@ -16,8 +16,10 @@ no position of a data loader is saved. It rests on these parts:
   count and the optimizer's moments. :meth:`iodine_pl.SceneModel.on_train_start` sets the learning rate for the present
   arguments.
 - The counters of skipped updates are saved by :meth:`iodine_pl.SceneModel.on_save_checkpoint`.
-- The state of callbacks is saved by Lightning: :class:`iodine_pl.callbacks.BestCheckpoint` remembers the best score and
-  the metric it is of.
+- The state of callbacks is saved by Lightning. :class:`iodine_pl.callbacks.BestCheckpoint` takes the best score and
+  the metric it is of from ``best.ckpt`` itself: ``last.ckpt`` may be older than it.
+- One process at a time trains in a folder: :meth:`iodine_pl.callbacks.run_folder.RunFolder.lock`.
+- :func:`iodine_pl.checkpoints.reading.read_file` compares every byte that is read with its checksum.
 - :class:`iodine_pl.callbacks.LastCheckpoint` saves at the end of a batch, also in the middle of an epoch, before a
   validation, and when training stops or is stopped by a signal. After ``on_train_end`` the Trainer would take an
   epoch that was left in the middle for a whole one.

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from iodine_pl.checkpoints.finding import find_weights
-from iodine_pl.checkpoints.loading import class_path_of, read_checkpoint
+from iodine_pl.checkpoints.loading import OF_COMMAND_LINE, class_path_of
+from iodine_pl.checkpoints.reading import read_checkpoint
 from iodine_pl.checkpoints.writing import AtomicCheckpointIO
 from iodine_pl.distributions import ScaleSchedule
 
@@ -40,7 +41,7 @@ def export_weights(wanted: str | Path, out: Path) -> int:
     content = read_checkpoint(path)
     kept = {name: content[name] for name in _KEPT if name in content}
     kept["class_path"] = class_path_of(content)
-    for name in ("_class_path", "_instantiator"):  # of the command line: a class with **arguments would take them
+    for name in OF_COMMAND_LINE:  # a class with **arguments would take them
         kept["hyper_parameters"].pop(name, None)
     scale = kept["hyper_parameters"].get("pixel_scale")
     if isinstance(scale, Mapping):

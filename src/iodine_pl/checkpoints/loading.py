@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
+from pytorch_lightning.core.saving import _load_state
 
+from iodine_pl.checkpoints.classes import class_of
 from iodine_pl.checkpoints.finding import find_weights
+from iodine_pl.checkpoints.reading import read_checkpoint
 from iodine_pl.scene_model import SceneModel
 
-__all__ = ["DEFAULT_CLASS", "class_path_of", "imported", "load_model", "read_checkpoint"]
+__all__ = ["DEFAULT_CLASS", "OF_COMMAND_LINE", "class_path_of", "load_model", "model_in"]
+
+Model = TypeVar("Model", bound=SceneModel)
 
 DEFAULT_CLASS = "iodine_pl.IODINE"
+OF_COMMAND_LINE = ("_class_path", "_instantiator")
+"""Of the arguments in a checkpoint: what Lightning's command line adds."""
 
 
 def class_path_of(checkpoint: Mapping[str, Any]) -> str:
     """Returns the class of the model in a checkpoint: of weights alone, else of the command line, else IODINE."""
     arguments = checkpoint.get("hyper_parameters", {})
     return str(checkpoint.get("class_path", arguments.get("_class_path", DEFAULT_CLASS)))
-
-
-def imported(path: str) -> Any:
-    """Returns what a dotted path names, such as a class or a function."""
-    module, name = path.rsplit(".", 1)
-    return getattr(import_module(module), name)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Returns the content of a checkpoint, on the CPU and, as far as it goes, not read before it is used.
-
-    Raises:
-        ValueError: if the file is no checkpoint of a model.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is no checkpoint: PyTorch cannot read it") from error
-    missing = [name for name in ("state_dict", "hyper_parameters") if name not in content]
-    if missing:
-        raise ValueError(f"{path} is no checkpoint of a model: it has no {' and no '.join(missing)}")
-    return dict(content)
 
 
 def load_model(wanted: str | Path) -> SceneModel:
@@ -56,14 +38,33 @@ def load_model(wanted: str | Path) -> SceneModel:
 
     Raises:
         FileNotFoundError: if there is no such checkpoint.
-        ValueError: if an address has no digest, or the file is no checkpoint of a model.
+        ValueError: if an address has no digest, the file is no checkpoint of a model, or its class is neither of this
+            package nor imported.
         DownloadError: if the server does not send the file that has this digest.
         TypeError: if the class is not derived from :class:`SceneModel`.
     """
-    path = find_weights(wanted)
-    class_path = class_path_of(read_checkpoint(path))
-    kind = imported(class_path)
-    if not issubclass(kind, SceneModel):
-        raise TypeError(f"{path} is of {class_path}, which is not derived from iodine_pl.SceneModel")
-    model: SceneModel = kind.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    return model_in(find_weights(wanted), SceneModel)  # type: ignore[type-abstract]
+
+
+def model_in(path: Path, base: type[Model], **arguments: Any) -> Model:
+    """Makes the model in a checkpoint, on the CPU, in evaluation mode.
+
+    Args:
+        path: the file.
+        base: the class that is expected. It is taken itself where the checkpoint is of a class that it is derived from.
+        arguments: in place of those in the checkpoint.
+
+    Raises:
+        FileNotFoundError, ValueError, TypeError: as :func:`load_model`; with ``base`` in place of ``SceneModel``.
+        MisfitError: if the weights do not fit the arguments.
+    """
+    content = read_checkpoint(path)
+    kind: Any = class_of(class_path_of(content), SceneModel, path)
+    if issubclass(base, kind):
+        kind = base
+    elif not issubclass(kind, base):
+        raise TypeError(f"{path} is of {kind.__name__}, which is not derived from {base.__name__}")
+    # What the command line adds would have Lightning look for a class by itself.
+    known = {name: value for name, value in content["hyper_parameters"].items() if name not in OF_COMMAND_LINE}
+    model: Model = _load_state(kind, content | {"hyper_parameters": known}, **arguments)  # type: ignore[assignment]
     return model.eval()

@@ -1,4 +1,4 @@
-"""Writes checkpoints that are whole or not there."""
+"""Writes checkpoints that are whole or not there, and lets a Trainer read them as all else here does."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from iodine_pl.checkpoints.reading import CheckpointError, read_file
 from iodine_pl.files.atomic import written_beside
 from iodine_pl.scene_model import SceneModel
 
@@ -22,7 +23,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it, so that a kill at any moment leaves the old or the new one.
 
     Lightning's own way goes through the system's folder for temporary files, which may be on another disk: the last
-    step is then a copy, which can be cut off.
+    step is then a copy, which can be cut off. Reading compares checksums and makes no objects that may run code, see
+    :func:`iodine_pl.checkpoints.reading.read_file`.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -30,7 +32,25 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         with written_beside(Path(path)) as partial, partial.open("wb") as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # the disk's own error, which PyTorch hides
+                    raise error.__context__ from None
+                raise
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        if "://" in str(path):
+            return super().load_checkpoint(path, map_location, weights_only)
+        if weights_only is False:
+            raise CheckpointError(f"{path} is read without running code that it names: leave out weights_only=False")
+        content = read_file(path, mapped=False, map_location=map_location)
+        missing = [name for name in ("state_dict", "pytorch-lightning_version") if name not in content]
+        if missing:
+            raise CheckpointError(f"{path} is no checkpoint of a Trainer: it has no {' and no '.join(missing)}")
+        return content
 
 
 def write_checkpoint(

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+import pytorch_lightning as pl
 import yaml
 
+from iodine_pl.checkpoints.classes import class_of, data_of, imported
+from iodine_pl.checkpoints.configuration import read_configuration
 from iodine_pl.checkpoints.finding import find_weights, run_of
-from iodine_pl.checkpoints.loading import class_path_of, read_checkpoint
+from iodine_pl.checkpoints.loading import OF_COMMAND_LINE, class_path_of
+from iodine_pl.checkpoints.reading import read_checkpoint
 
 __all__ = ["DEFAULT_DATA", "checkpoint_of", "settings_before"]
 
 DEFAULT_DATA = "iodine_pl.datamodules.TetrominoesDataModule"
-_LINKED = ("_class_path", "_instantiator", "batch_size", "seed")
+_LINKED = (*OF_COMMAND_LINE, "batch_size", "seed")
 """Of a model's arguments: what the command line adds, and what it takes from the data or the seed."""
 
 
@@ -38,27 +43,31 @@ class _ReadConfig(argparse.Action):
             return
         if not isinstance(content, Mapping):
             return
-        data = content.get("data")
-        named = data.get("class_path") if isinstance(data, Mapping) else data
+        model, data = (
+            part.get("class_path") if isinstance(part, Mapping) else part
+            for part in (content.get("model"), content.get("data"))
+        )
         trainer = content.get("trainer")
         root = trainer.get("default_root_dir") if isinstance(trainer, Mapping) else None
-        found = {"ckpt_path": content.get("ckpt_path"), "name": content.get("name"), "data": named, "root": root}
+        named = {"ckpt_path": content.get("ckpt_path"), "name": content.get("name")}
+        found = named | {"model": model, "data": data, "root": root}
         for name, value in found.items():
             if value is not None:
                 setattr(namespace, name, value)
 
 
 def _named(arguments: Sequence[str]) -> argparse.Namespace:
-    """Returns the checkpoint, the run's name, the folder of runs and the class of the data that the arguments name.
+    """Returns the checkpoint, the run's name, the folder of runs and the classes that the arguments name.
 
     This cannot wait until all are parsed: which options there are depends on the classes of model and data, and these
     are the checkpoint's. It is done by argparse, as the rest is, so abbreviations mean the same.
     """
     scout = _Scout(add_help=False)
     scout.add_argument("-c", "--config", action=_ReadConfig)
-    for option in ("--ckpt_path", "--name", "--data"):
+    for option in ("--ckpt_path", "--name", "--model", "--data"):
         scout.add_argument(option)
-    scout.add_argument("--data.class_path", dest="data")
+    for group in ("model", "data"):
+        scout.add_argument(f"--{group}.class_path", dest=group)
     scout.add_argument("--trainer.default_root_dir", dest="root")
     try:
         return scout.parse_known_args(arguments)[0]
@@ -70,12 +79,20 @@ def checkpoint_of(arguments: Sequence[str]) -> Path | None:
     """Returns the path of the checkpoint that the arguments of a command name, if any.
 
     Raises:
-        FileNotFoundError: if there is no such checkpoint.
+        FileNotFoundError: if there is no such checkpoint, or the run that is meant has no configuration.
         ValueError: if an address has no digest.
         DownloadError: if the server does not send the file that has this digest.
     """
     named = _named(arguments)
-    return find_weights(named.ckpt_path, named.name, named.root) if named.ckpt_path else None
+    if not named.ckpt_path:
+        return None
+    path = find_weights(named.ckpt_path, named.name, named.root)
+    if named.ckpt_path in ("last", "best") and run_of(path) is None:
+        raise FileNotFoundError(
+            f"{path.parent.parent} has no config.yaml, which says how the run was trained: put a copy of it there, or "
+            f"give --ckpt_path {path}, whose own model and data are then taken"
+        )
+    return path
 
 
 def settings_before(arguments: Sequence[str]) -> tuple[dict[str, Any], str | None]:
@@ -89,13 +106,14 @@ def settings_before(arguments: Sequence[str]) -> tuple[dict[str, Any], str | Non
         named.
 
     Raises:
-        ValueError: if a file is no checkpoint of a model.
+        ValueError, TypeError: if a file is no checkpoint of a model, or no configuration, or names a class that is
+            neither of this package nor imported nor named by the arguments.
     """
     named, checkpoint = _named(arguments), checkpoint_of(arguments)
     settings: dict[str, Any] = {}
     if checkpoint is not None:
         run = run_of(checkpoint)
-        settings = _settings_in(checkpoint) if run is None else yaml.safe_load((run / "config.yaml").read_text())
+        settings = _settings_in(checkpoint, named) if run is None else read_configuration(run / "config.yaml")
     data, line = settings.pop("data", None), None
     if data and (named.data is None or _same_class(named.data, data["class_path"])):
         settings["data"] = data
@@ -111,11 +129,22 @@ def settings_before(arguments: Sequence[str]) -> tuple[dict[str, Any], str | Non
     return settings, line
 
 
-def _settings_in(checkpoint: Path) -> dict[str, Any]:
+def _settings_in(checkpoint: Path, named: argparse.Namespace) -> dict[str, Any]:
+    """Returns model and data of a checkpoint, whose classes this package has or the arguments name."""
+    for path in (named.model, named.data):
+        with suppress(ImportError, AttributeError, ValueError):  # the parser of all arguments will say
+            imported(path or "")
     content = read_checkpoint(checkpoint)
+    class_of(class_path_of(content), pl.LightningModule, checkpoint)
     arguments = {name: value for name, value in content["hyper_parameters"].items() if name not in _LINKED}
-    model = {"class_path": class_path_of(content), "init_args": arguments}
-    return {"model": model} | ({"data": content["data"]} if "data" in content else {})
+    settings = {"model": {"class_path": class_path_of(content), "init_args": arguments}}
+    data = content.get("data")
+    replaced = (
+        named.data is not None
+        and isinstance(data, Mapping)
+        and not _same_class(named.data, str(data.get("class_path")))
+    )
+    return settings if data is None or replaced else settings | {"data": data_of(content, checkpoint)}
 
 
 def _same_class(named: str, class_path: str) -> bool:

@@ -20,10 +20,11 @@ from iodine_pl.callbacks import (
     PredictionWriter,
     SlotPanels,
 )
-from iodine_pl.callbacks.run_folder import RunFolder, RunLogger
+from iodine_pl.callbacks.run_folder import RunFolder, RunLogger, is_first_process
 from iodine_pl.checkpoints.finding import RUNS, run_of
 from iodine_pl.checkpoints.writing import AtomicCheckpointIO
 from iodine_pl.cli.arguments import DEFAULT_DATA, settings_before
+from iodine_pl.cli.changes import SayChanges
 from iodine_pl.cli.data_of_model import KeepData
 from iodine_pl.cli.errors import CommandError, sentence_of
 from iodine_pl.cli.help import add_group_help
@@ -79,7 +80,7 @@ class IodineCLI(LightningCLI):
         command, *rest = args
         try:
             settings, line = settings_before(rest)
-        except (OSError, ValueError) as error:
+        except (OSError, TypeError, ValueError) as error:
             raise CommandError(str(error)) from error
         before = self._subcommand_parsers[command].parse_object(settings, _skip_required=True)
         self.config = parser.parse_args(args, namespace=Namespace({command: before}))  # type: ignore[no-untyped-call]
@@ -124,7 +125,8 @@ class IodineCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         self._dump_config()
-        self.trainer.callbacks.append(KeepData(self.config_dump["data"]))  # type: ignore[attr-defined]
+        data = self.config_dump["data"]
+        self.trainer.callbacks += [KeepData(data), SayChanges(data)]  # type: ignore[attr-defined]
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         settings = self._settings
@@ -132,10 +134,14 @@ class IodineCLI(LightningCLI):
         run = run_of(Path(checkpoint)) if checkpoint else None
         if run is not None and not is_of_run(run):
             run = None
+        if run is not None and self.subcommand != "fit" and not os.access(run, os.W_OK):
+            rank_zero_info(f"This user may not write to {run}: what comes out is put into a folder of its own.")
+            run = None
         # A command with a checkpoint goes on in the folder it came from.
         folder = RunFolder(root, settings.name or getattr(self.datamodule, "dataset_name", "run"), run)
         if settings.trainer.logger in (None, True):
             kwargs["logger"] = RunLogger(folder)
+        self.run_folder = folder
         added = [*self.trainer_defaults.get("callbacks", ()), folder, StopAtSignal()]
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": added}
         kwargs |= self._shown_progress()
@@ -156,7 +162,15 @@ class IodineCLI(LightningCLI):
             self.trainer_defaults["callbacks"].append(StepsBar() if shown else ProgressLines())
         return {"enable_progress_bar": shown}
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            self.run_folder.release()
+
     def before_fit(self) -> None:
+        if not self.run_folder.new and is_first_process():
+            self.run_folder.lock()  # before loggers write there
         weights = sum(p.numel() for p in self.model.parameters())
         rank_zero_info(f"{type(self.model).__name__}: {weights:,} parameters")
 

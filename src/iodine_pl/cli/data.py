@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -72,10 +73,15 @@ def generate(arguments: Sequence[str], command: str) -> None:
     chosen = parser.parse_args(arguments).as_dict()
     given = chosen[chosen["dataset"]]
     count, out, processes, part = (given.pop(key) for key in ("count", "out", "processes", "part"))
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
     generator = GENERATORS[chosen["dataset"]](**given)
     if part is None:
         files = shards.generate(generator, out, count, processes)
         print(f"{count} scenes in {files[0].parent} ({len(files)} files)")
     else:
-        number, parts = (int(word) for word in part.split("/"))
+        words = re.fullmatch(r"(\d+)/(\d+)", part)
+        number, parts = (int(words[1]), int(words[2])) if words else (0, 0)
+        if not number < parts:
+            raise ValueError(f"part must be I/N with I from 0 to N-1, got {part}")
         shards.generate_part(generator, out, count, number, parts)

@@ -5,15 +5,27 @@ from __future__ import annotations
 import difflib
 import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+from iodine_pl.checkpoints.reading import CheckpointError
 from iodine_pl.datamodules import SceneFileError, TFRecordError
+from iodine_pl.files.atomic import WriteError, remedy_of
 from iodine_pl.files.download import DownloadError
+from iodine_pl.misfit import MisfitError
 
 __all__ = ["CommandError", "did_you_mean", "sentence_of"]
 
-_SAID = (SceneFileError, TFRecordError, DownloadError, MisconfigurationException)
+_SAID = (
+    SceneFileError,
+    TFRecordError,
+    CheckpointError,
+    MisfitError,
+    DownloadError,
+    WriteError,
+    MisconfigurationException,
+)
 
 
 class CommandError(SystemExit):
@@ -44,6 +56,9 @@ def sentence_of(error: BaseException, about_values: bool = False) -> str | None:
     missing_extra = isinstance(error, ImportError) and "iodine-pl[" in str(error)
     if missing_extra or isinstance(error, _SAID):
         return _with_remedy(str(error))
+    if isinstance(error, OSError) and error.filename:
+        remedy = remedy_of(error, Path(error.filename).parent)
+        return None if remedy is None else f"{error.filename}: {remedy}"
     if about_values and isinstance(error, TypeError | ValueError):
         while isinstance(error.__cause__, ImportError | TypeError | ValueError) and _is_of_parser(error):
             error = error.__cause__  # what a constructor raised

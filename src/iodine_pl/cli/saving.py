@@ -9,11 +9,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.cli import SaveConfigCallback
 
 from iodine_pl.callbacks.run_folder import RunFolder, run_folder
+from iodine_pl.checkpoints.configuration import MARK
 from iodine_pl.files.atomic import written_beside
 
 __all__ = ["SaveConfigOfRun", "is_of_run"]
-
-_MARK = "# Configuration of the run in this folder. A command that goes on with the run writes it anew.\n"
 
 
 def is_of_run(folder: Path) -> bool:
@@ -21,14 +20,14 @@ def is_of_run(folder: Path) -> bool:
     if re.fullmatch(r"version_\d+", folder.resolve().name):
         return True
     with (folder / "config.yaml").open() as file:
-        return file.readline() == _MARK
+        return file.readline() == MARK
 
 
 class SaveConfigOfRun(SaveConfigCallback):
     """Saves ``config.yaml`` in the run's folder, of training and of any command that had the folder made.
 
     A test of a run must not replace the configuration of its training. That of training leaves out the checkpoint that
-    it goes on from, and thus starts a new run elsewhere.
+    it goes on from, and thus starts a new run elsewhere. A file that says the same already is left alone.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -38,5 +37,8 @@ class SaveConfigOfRun(SaveConfigCallback):
         config = self.config.clone()
         if stage == "fit":
             config["ckpt_path"] = None
-        with written_beside(folder / "config.yaml") as partial:
-            partial.write_text(_MARK + self.parser.dump(config, skip_none=False))
+        path, text = folder / "config.yaml", MARK + self.parser.dump(config, skip_none=False)
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            return
+        with written_beside(path) as partial:
+            partial.write_text(text, encoding="utf-8")

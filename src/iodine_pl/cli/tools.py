@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from iodine_pl.checkpoints.loading import imported
+from iodine_pl.checkpoints.classes import imported
 from iodine_pl.cli.errors import CommandError, sentence_of
 from iodine_pl.cli.parser import FunctionParser
 
@@ -58,7 +58,7 @@ def run_tool(name: str, arguments: Sequence[str]) -> None:
             parser.add_function(function)
             function(**parser.parse_args(arguments).as_dict())
     except OSError as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(sentence_of(error) or str(error)) from error
     except (TypeError, ValueError) as error:
         sentence = sentence_of(error, about_values=True)
         if sentence is None:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
 import shutil
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["folder_written_beside", "move_into_place", "written_beside"]
+__all__ = ["WriteError", "folder_written_beside", "move_into_place", "remedy_of", "written_beside"]
+
+
+class WriteError(OSError):
+    """Says why a file cannot be written and what to do."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 @contextmanager
@@ -20,20 +30,70 @@ def written_beside(path: Path, shared: bool = False) -> Iterator[Path]:
 
     Args:
         path: the file. Its folder is made if there is none.
-        shared: whether other processes may write the same file at the same time. Each then writes to a name of its own.
-            Otherwise the name is fixed, and what a kill left is written over.
+        shared: whether other processes may write the same file at the same time. Each then writes to a name of its own,
+            and takes away what processes left in the folder that were killed on this host. Otherwise the name is fixed,
+            and what a kill left is written over.
 
     Raises:
-        OSError: if the file cannot be written.
+        WriteError: if the disk is full, or the folder may not be written to.
+        OSError: if the file cannot be written for another reason.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    token = f".{secrets.token_hex(4)}" if shared else ""
+    token = f".{_host()}.{os.getpid()}.{secrets.token_hex(4)}" if shared else ""
     partial = path.with_name(f".{path.name}{token}.partial")  # *.ckpt, *.h5 and *.png do not match it
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if shared:
+            _take_away_left(path.parent)
         yield partial
         move_into_place(partial, path)
+    except OSError as error:
+        remedy = remedy_of(error, path.parent)
+        if remedy is None or error.filename not in (None, str(partial), str(path.parent)):
+            raise
+        written = partial.stat().st_size if partial.exists() else 0
+        size = f". {written / 1e6:.1f} MB of it were written; the file before is as it was" if written else ""
+        raise WriteError(error.errno, f"{path} cannot be written: {remedy}{size}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that is none
+            partial.unlink(missing_ok=True)
+
+
+def remedy_of(error: OSError, folder: Path) -> str | None:
+    """Returns what is wrong with a folder that cannot be written to, and what to do; None if it is something else."""
+    code, text = error.errno, str(error)  # HDF5 gives some of its errors as text alone
+    if code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or "quota" in text:
+        return f"no space is left for it in {folder}. Free some, or name another folder"
+    if code == errno.EFBIG or "File too large" in text:
+        return f"it is larger than this user or the file system of {folder} allows. Name another folder"
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS) or "Permission denied" in text:
+        return f"this user may not write to {folder}. Name another folder"
+    if code in (errno.ENOTDIR, errno.EEXIST):
+        return f"{folder} is not a folder. Name another one"
+    return None
+
+
+def _host() -> str:
+    return re.sub(r"[^\w-]", "-", socket.gethostname())
+
+
+def _take_away_left(folder: Path) -> None:
+    """Deletes the partial files of processes of this host that are gone. They may be large, and listings hide them."""
+    if os.name != "posix":  # elsewhere there is no harmless way to ask for a process
+        return
+    for file in folder.glob(".*.partial"):
+        found = re.fullmatch(rf"\..+\.{re.escape(_host())}\.(\d+)\.[0-9a-f]{{8}}\.partial", file.name)
+        if found is not None and not _lives(int(found[1])):
+            file.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def move_into_place(partial: Path, path: Path) -> None:

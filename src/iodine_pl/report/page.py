@@ -18,8 +18,11 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
+from iodine_pl.checkpoints.classes import make_data
+from iodine_pl.checkpoints.configuration import read_configuration
 from iodine_pl.checkpoints.finding import find_weights, run_of
-from iodine_pl.checkpoints.loading import imported, load_model, read_checkpoint
+from iodine_pl.checkpoints.loading import load_model
+from iodine_pl.checkpoints.reading import read_checkpoint
 from iodine_pl.evaluation.extra import require_experiments
 from iodine_pl.evaluation.panels import COLUMNS, slot_panel
 from iodine_pl.files.atomic import written_beside
@@ -59,7 +62,8 @@ def write_report(
 
     Raises:
         FileNotFoundError: if there is no such run or checkpoint, or no configuration.
-        ValueError: if an address has no digest.
+        ValueError, TypeError: if an address has no digest, a file is damaged or cut off, or it names a class that is
+            neither of this package nor imported.
         DownloadError: if the server does not send the file that has this digest.
     """
     if Path(source).is_dir():
@@ -73,10 +77,10 @@ def write_report(
         run = run_of(checkpoint)
     model = load_model(checkpoint)
     content = read_checkpoint(checkpoint)
-    settings = _settings(checkpoint, content, run, config)
-    step = content.get("global_step", 0)
+    settings, file = _settings(checkpoint, content, run, config)
+    step = int(content.get("global_step", 0))
     sections = {
-        "Slots": _slots(model, settings, num_images),
+        "Slots": _slots(model, make_data(settings, file), num_images),
         "Curves": _curves(run) if run is not None else "",
         **(_experiments(run / "experiments") if run is not None else {}),
         "Configuration": f"<pre>{escape(yaml.safe_dump(_given(settings), sort_keys=False))}</pre>",
@@ -102,28 +106,29 @@ def write_report(
 def _tested(run: Path) -> Path | None:
     """Returns the checkpoint that the command of a run without training was given; None if there was none."""
     file = run / "config.yaml"
-    wanted = (yaml.safe_load(file.read_text()) or {}).get("ckpt_path") if file.is_file() else None
+    wanted = read_configuration(file).get("ckpt_path") if file.is_file() else None
     return find_weights(wanted) if wanted else None
 
 
 def _anchor(name: str) -> str:
-    return name.lower().replace(" ", "-")
+    return escape(name.lower().replace(" ", "-"))
 
 
 def _settings(
     checkpoint: Path, content: Mapping[str, Any], run: Path | None, config: str | Path | None
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Path]:
+    """Returns settings that name the data, and the file that they are from."""
     file = Path(config) if config is not None else run and run / "config.yaml"
     if file is None and "data" in content:
-        return {"data": content["data"]}
+        return {"data": content["data"]}, checkpoint
     if not file or not file.is_file():
         raise FileNotFoundError(
             f"{checkpoint} does not say what its data are: give --config FILE, such as configs/tetrominoes.yaml"
         )
-    settings: dict[str, Any] = yaml.safe_load(file.read_text())
+    settings = read_configuration(file)
     if "data" not in settings:
         raise FileNotFoundError(f"{file} has no data: give --config with a file that names them")
-    return settings
+    return settings, file
 
 
 def _given(settings: Any) -> Any:
@@ -133,13 +138,11 @@ def _given(settings: Any) -> Any:
     return settings
 
 
-def _slots(model: SceneModel, settings: Mapping[str, Any], num_images: int) -> str:
+def _slots(model: SceneModel, datamodule: Any, num_images: int) -> str:
     """Shows the slots of some test images, with a slider over the refinement steps.
 
     The noise is keyed by the images' index, so the last step is what the test scores of this checkpoint counted.
     """
-    data = settings["data"]
-    datamodule = imported(data["class_path"])(**data.get("init_args", {}))
     datamodule.prepare_data()
     datamodule.setup("test")
     batch = datamodule.scenes(datamodule.splits["test"][:num_images])
@@ -207,7 +210,7 @@ def _experiments(folder: Path) -> dict[str, str]:
             raise ValueError(f"{file} has no list of its pictures: run the experiment again, or move the file away")
         about = f"{content['images']} images of {content['data']}, {content['model']}, {content['checkpoint']}"
         images = "\n".join(
-            f'<figure><img src="{_as_uri((folder / picture["file"]).read_bytes())}" alt="{escape(picture["name"])}">'
+            f'<figure><img src="{_as_uri(_beside(file, picture["file"]))}" alt="{escape(picture["name"])}">'
             f'<figcaption class="quiet">{escape(picture["caption"])}</figcaption></figure>'
             for picture in content["pictures"]
         )
@@ -216,11 +219,16 @@ def _experiments(folder: Path) -> dict[str, str]:
     return found
 
 
+def _beside(file: Path, name: str) -> bytes:
+    """Returns the content of a picture that a JSON file lists: no other folder's may get into the page."""
+    return (file.parent / Path(name).name).read_bytes()
+
+
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     def cell(value: Any) -> str:
         return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
 
-    head = "".join(f"<th>{escape(name)}" for name in rows[0]) if rows else ""
+    head = "".join(f"<th>{escape(str(name))}" for name in rows[0]) if rows else ""
     body = "\n".join("<tr>" + "".join(f"<td>{cell(value)}" for value in row.values()) for row in rows)
     return f"<table>\n<tr>{head}\n{body}\n</table>"
 

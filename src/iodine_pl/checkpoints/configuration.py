@@ -1,0 +1,36 @@
+"""Reads the configuration of a run, which says what its checkpoints are of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+__all__ = ["MARK", "read_configuration"]
+
+MARK = "# Configuration of the run in this folder. A command that goes on with the run writes it anew.\n"
+"""The first line of what a run wrote."""
+
+_OF_RUN = ("model", "data", "ckpt_path")  # the last of them stands at the end of the file
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """Returns the settings in a YAML file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no YAML, no settings, or not all that a run wrote.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        settings = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML ({error})") from error
+    whole = isinstance(settings, dict) and not (text.startswith(MARK) and any(name not in settings for name in _OF_RUN))
+    if not whole:
+        raise ValueError(
+            f"{path} is empty, cut off or no configuration: take a copy of it, or delete it and give --ckpt_path the "
+            "path of the checkpoint, whose own model and data are then taken"
+        )
+    return dict(settings)

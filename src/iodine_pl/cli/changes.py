@@ -1,0 +1,80 @@
+"""Says what follows where training goes on with other settings than those of its checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from lightning_utilities.core.rank_zero import rank_zero_info
+from pytorch_lightning.trainer.states import TrainerFn
+
+__all__ = ["SayChanges"]
+
+_FOLLOWS = {
+    "seed": "order of the images and noise are others from here on",
+    "num_slots": "the same weights go on with another number of slots; scores before and after are of different models",
+    "num_iterations": "the same weights go on with another number of refinement steps",
+    "optimizer": "the moments of the one before are kept",
+    "batch_size": "the learning rate follows it, and what is left of the epoch is taken in such batches",
+    "processes": "the learning rate follows the number, and what is left of the epoch is shared among them",
+}
+
+
+class SayChanges(pl.Callback):
+    """Compares the settings of a checkpoint with those of the command, and keeps the place in the epoch.
+
+    The Trainer counts the batches of an epoch. Where a batch has another size, the same images are another number.
+
+    Args:
+        data: class and arguments of the data.
+    """
+
+    def __init__(self, data: Mapping[str, Any] | None) -> None:
+        self.data = _arguments(data)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["processes"] = trainer.world_size
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        before: dict[str, Any] = {
+            name: checkpoint["hyper_parameters"].get(name) for name in _FOLLOWS if name != "processes"
+        }
+        now = {name: pl_module.hparams.get(name) for name in before}
+        before["processes"] = checkpoint.get("processes", trainer.world_size)
+        now["processes"] = trainer.world_size
+        changed = [name for name in _FOLLOWS if before[name] is not None and before[name] != now[name]]
+        if "optimizer" in changed and "muon" in (before["optimizer"], now["optimizer"]):
+            raise MisconfigurationException(
+                f"optimizer {now['optimizer']} cannot go on from the state of {before['optimizer']}: leave "
+                "--model.optimizer out; or begin a new training with the weights alone, which `iodine export` writes"
+            )
+        for name in changed:
+            rank_zero_info(f"{name} was {before[name]} and is {now[name]}: {_FOLLOWS[name]}.")
+        data = _arguments(checkpoint.get("data"))
+        names = [name for name in data | self.data if data.get(name) != self.data.get(name)] if data else []
+        if names:
+            shown = ", ".join(f"{name} was {data.get(name)} and is {self.data.get(name)}" for name in names)
+            rank_zero_info(f"data: {shown}: training goes on with other images; best.ckpt was scored on those before.")
+        if {"batch_size", "processes"} & set(changed) and None not in (before["batch_size"], now["batch_size"]):
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+            images = progress["ready"] * before["batch_size"] * before["processes"]
+            later = images // (now["batch_size"] * now["processes"]) - progress["ready"]
+            # All counts move alike: the batch that a checkpoint is saved in is ready, but not completed.
+            progress.update({name: max(0, count + later) for name, count in progress.items()})
+
+
+def _arguments(data: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns what decides which images there are: the class of the data, and its arguments that are given."""
+    if not data:
+        return {}
+    others = ("seed", "batch_size", "num_workers", "multiprocessing_context")
+    given = {name: value for name, value in (data.get("init_args") or {}).items() if name not in others}
+    return {"class": data["class_path"]} | {name: value for name, value in given.items() if value is not None}

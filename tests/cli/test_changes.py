@@ -1,0 +1,80 @@
+"""Training that goes on with other settings says what follows from them."""
+
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from command import BAR, TINY
+
+from iodine_pl.cli import run_command
+
+LAST = Path("runs/tetrominoes/version_0/checkpoints/last.ckpt")
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """Trains for 7 of the 10 updates of an epoch."""
+    monkeypatch.chdir(tmp_path)
+    run_command([*TINY, BAR, "--trainer.max_steps=7"])
+
+
+def go_on(*arguments, steps):
+    """Returns the images of every batch."""
+    seen = []
+
+    class Look(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            seen.append((trainer.current_epoch, batch["index"].tolist()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("iodine_pl.cli.entry.SlotUse", Look)
+        run_command(["fit", "--ckpt_path=last", BAR, f"--trainer.max_steps={steps}", *arguments])
+    return seen
+
+
+def test_the_rest_of_the_epoch_is_taken_with_another_batch_size(stopped, caplog):
+    caplog.set_level("INFO")
+    seen = go_on("--data.batch_size=2", steps=14)
+    assert [epoch for epoch, _ in seen] == [0] * 6 + [1]
+    rest = [i for epoch, batch in seen if epoch == 0 for i in batch]
+    assert len(set(rest)) == 12  # of 40, 28 were taken
+    assert "batch_size was 4 and is 2: the learning rate follows it" in caplog.text
+
+
+def test_more_of_them_than_an_epoch_has(stopped):
+    """7 batches of 4 images are 3 of 8: the epoch of 5 is not over."""
+    assert [epoch for epoch, _ in go_on("--data.batch_size=8", steps=10)] == [0, 0, 1]
+
+
+def test_what_follows_is_said(stopped, caplog):
+    caplog.set_level("INFO")
+    go_on("--seed_everything=3", "--model.num_slots=2", "--data.num_train=60", "--model.optimizer=adam", steps=8)
+    for words in (
+        "seed was 0 and is 3: order of the images and noise",
+        "num_slots was 4 and is 2: the same weights",
+        "optimizer was tf_adam and is adam: the moments",
+        "data: num_train was 40 and is 60: training goes on with other images",
+    ):
+        assert words in caplog.text
+    caplog.clear()
+    go_on(steps=9)
+    assert " was " not in caplog.text
+    assert torch.load(LAST, weights_only=True)["processes"] == 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--model.latent_size=5", r"initial_posterior is \(8,\) in the checkpoint and \(10,\) in the model, and"),
+        (
+            "--model.optimizer=muon",
+            "optimizer muon cannot go on from the state of tf_adam: leave --model.optimizer out",
+        ),
+    ],
+)
+def test_what_cannot_go_on_is_one_line(stopped, argument, words):
+    before = LAST.read_bytes()
+    with pytest.raises(SystemExit, match=f"^error: .*{words}"):
+        run_command(["fit", "--ckpt_path=last", BAR, "--trainer.max_steps=8", argument])
+    assert LAST.read_bytes() == before
