@@ -128,4 +128,5 @@ def as_bytes(images: NDArray[Any]) -> NDArray[np.uint8]:
             f"floats from {low / 255:g} to {high / 255:g}, but images of floats must lie in [0, 1]. Divide them by "
             "what stands for white, or store them as uint8 from 0 to 255"
         )
-    return np.rint(values, out=values).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.rint(values, out=values).astype(np.uint8)
+    return rounded

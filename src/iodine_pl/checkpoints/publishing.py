@@ -11,7 +11,8 @@ import yaml
 from iodine_pl import pretrained
 from iodine_pl.checkpoints.exporting import export_weights
 from iodine_pl.checkpoints.finding import find_weights
-from iodine_pl.checkpoints.loading import DEFAULT_CLASS, class_path_of, read_checkpoint
+from iodine_pl.checkpoints.loading import DEFAULT_CLASS, class_path_of
+from iodine_pl.checkpoints.reading import read_checkpoint
 from iodine_pl.files.atomic import folder_written_beside
 from iodine_pl.files.download import sha256_of
 

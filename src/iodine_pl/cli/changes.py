@@ -47,7 +47,7 @@ class SayChanges(pl.Callback):
         before: dict[str, Any] = {
             name: checkpoint["hyper_parameters"].get(name) for name in _FOLLOWS if name != "processes"
         }
-        now = {name: pl_module.hparams.get(name) for name in before}
+        now: dict[str, Any] = {name: pl_module.hparams.get(name) for name in before}
         before["processes"] = checkpoint.get("processes", trainer.world_size)
         now["processes"] = trainer.world_size
         changed = [name for name in _FOLLOWS if before[name] is not None and before[name] != now[name]]
