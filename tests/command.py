@@ -77,6 +77,9 @@ class Command:
         if self.poll() is None:
             os.kill(self.pid, signum)
 
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
     def communicate(self, timeout=300):
         """Waits for the end, and returns all that was printed."""
         try:

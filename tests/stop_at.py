@@ -35,3 +35,22 @@ class WaitAt(pl.Callback):
             while not Path("go").exists():
                 time.sleep(0.05)
                 torch.ones(1).sum()
+
+
+class LeaveAt(pl.Callback):
+    """Makes a process leave the others alone after an update.
+
+    Args:
+        step: the update.
+        rank: the process.
+        how: ``hangs``, or ``exits`` with code 0.
+    """
+
+    def __init__(self, step: int, rank: int, how: str) -> None:
+        self.step, self.rank, self.how = step, rank, how
+
+    def on_train_batch_end(self, trainer, *arguments):
+        if trainer.global_step == self.step and trainer.global_rank == self.rank:
+            if self.how == "exits":
+                os._exit(0)
+            time.sleep(600)

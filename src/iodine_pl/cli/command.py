@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveFloat
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -28,6 +29,7 @@ from iodine_pl.cli.changes import SayChanges
 from iodine_pl.cli.data_of_model import KeepData
 from iodine_pl.cli.errors import CommandError, sentence_of
 from iodine_pl.cli.help import add_group_help
+from iodine_pl.cli.processes import end_others, give_up_after
 from iodine_pl.cli.progress import ProgressLines, StepsBar, table_of
 from iodine_pl.cli.saving import is_of_run
 from iodine_pl.cli.stopping import StopAtSignal
@@ -52,6 +54,12 @@ class IodineCLI(LightningCLI):
             type=str | None,
             default=None,
             help="Folder of the run in --trainer.default_root_dir; the dataset's name.",
+        )
+        parser.add_argument(
+            "--process_timeout",
+            type=PositiveFloat,
+            default=300.0,
+            help="Seconds after which a process that does not answer the others ends the run.",
         )
         parser.add_lightning_class_args(SlotPanels, "panels")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
@@ -149,7 +157,10 @@ class IodineCLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        if isinstance(settings.trainer.strategy, str):  # a strategy of the user's own has its own timeout
+            give_up_after(trainer, settings.process_timeout)
+        return trainer
 
     def _shown_progress(self) -> dict[str, Any]:
         """Returns what the Trainer is told, and adds a bar on a terminal or lines in a log."""
@@ -165,6 +176,9 @@ class IodineCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
+        except BaseException:
+            end_others(self.trainer)
+            raise
         finally:
             self.run_folder.release()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from iodine_pl.checkpoints.reading import CheckpointError
+from iodine_pl.cli.processes import one_is_gone
 from iodine_pl.datamodules import SceneFileError, TFRecordError
 from iodine_pl.files.atomic import WriteError, remedy_of
 from iodine_pl.files.download import DownloadError
@@ -56,6 +57,11 @@ def sentence_of(error: BaseException, about_values: bool = False) -> str | None:
     missing_extra = isinstance(error, ImportError) and "iodine-pl[" in str(error)
     if missing_extra or isinstance(error, _SAID):
         return _with_remedy(str(error))
+    if one_is_gone(error):
+        return (
+            f"another process of this run has ended, or did not answer for --process_timeout seconds ({error}). What "
+            "it said last tells why; --ckpt_path last goes on from the last save"
+        )
     if isinstance(error, OSError) and error.filename:
         remedy = remedy_of(error, Path(error.filename).parent)
         return None if remedy is None else f"{error.filename}: {remedy}"
