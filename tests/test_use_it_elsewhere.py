@@ -103,4 +103,4 @@ def test_without_pytorch_lightning_the_first_import_says_what_to_install():
     ended = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True)
     last = ended.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: iodine-pl is made of the classes of pytorch_lightning, which")
-    assert 'pip install "pytorch-lightning>=2.6.1"' in last
+    assert 'pip install "pytorch-lightning>=2.6.6"' in last

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 if find_spec("pytorch_lightning") is None:  # said before anything of ours imports it
     raise ImportError(
         "iodine-pl is made of the classes of pytorch_lightning, which the package lightning does not bring: "
-        'pip install "pytorch-lightning>=2.6.1". Both can be installed side by side; docs/use_it_elsewhere.md shows '
+        'pip install "pytorch-lightning>=2.6.6". Both can be installed side by side; docs/use_it_elsewhere.md shows '
         "IODINE in a module of lightning.pytorch"
     )
 
