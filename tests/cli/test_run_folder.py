@@ -1,11 +1,13 @@
 """A run has one folder, whatever its logger, and overwrites nothing that is not its own."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import yaml
 from command import BAR, TINY, run, start
@@ -182,6 +184,20 @@ def test_a_configuration_that_stays_as_it_is_is_left_alone(folder):
     assert (config.stat().st_ino, config.stat().st_mtime_ns) == first
     run_command(["--ckpt_path=last", BAR, "--trainer.max_steps=4"])
     assert yaml.safe_load(config.read_text())["trainer"]["max_steps"] == 4
+
+
+class Delete(pl.Callback):
+    def on_train_batch_end(self, trainer, *arguments):
+        if trainer.global_step == 2:
+            shutil.rmtree("runs/tetrominoes/version_0")
+
+
+def test_a_run_whose_folder_is_deleted_meanwhile_can_go_on(folder):
+    with pytest.warns(UserWarning, match=r"config\.yaml was deleted while the run goes on"):
+        run_command([*TINY, BAR, *STEPS, f"--trainer.callbacks={__name__}.Delete", "--trainer.logger=false"])
+    cli = run_command(["--ckpt_path", "last", BAR, "--trainer.max_steps=6", "--trainer.callbacks=null"])
+    assert cli.trainer.global_step == 6
+    assert cli.model.latent_size == 4
 
 
 def test_a_configuration_that_is_missing_or_cut_off_is_an_error(folder):

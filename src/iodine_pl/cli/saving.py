@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from pytorch_lightning.cli import SaveConfigCallback
 
 from iodine_pl.callbacks.run_folder import RunFolder, run_folder
@@ -27,7 +29,8 @@ class SaveConfigOfRun(SaveConfigCallback):
     """Saves ``config.yaml`` in the run's folder, of training and of any command that had the folder made.
 
     A test of a run must not replace the configuration of its training. That of training leaves out the checkpoint that
-    it goes on from, and thus starts a new run elsewhere. A file that says the same already is left alone.
+    it goes on from, and thus starts a new run elsewhere. A file that says the same already is left alone. One that is
+    deleted in the training is written anew with the next checkpoint.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -37,8 +40,17 @@ class SaveConfigOfRun(SaveConfigCallback):
         config = self.config.clone()
         if stage == "fit":
             config["ckpt_path"] = None
-        path, text = folder / "config.yaml", MARK + self.parser.dump(config, skip_none=False)
-        if path.is_file() and path.read_text(encoding="utf-8") == text:
-            return
-        with written_beside(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+        self.path, self.text = folder / "config.yaml", MARK + self.parser.dump(config, skip_none=False)
+        if not self.path.is_file() or self.path.read_text(encoding="utf-8") != self.text:
+            self._write()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.is_global_zero and trainer.training and not self.path.exists():
+            rank_zero_warn(f"{self.path} was deleted while the run goes on: it is written anew.")
+            self._write()
+
+    def _write(self) -> None:
+        with written_beside(self.path) as partial:
+            partial.write_text(self.text, encoding="utf-8")
