@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from iodine_pl.device import autocast_as
 from iodine_pl.layers import SameConv2d, conv_stack
 
 __all__ = ["Decoded", "Decoder", "SpatialBroadcastDecoder"]
@@ -74,7 +75,7 @@ class SpatialBroadcastDecoder(nn.Module):
         hidden = first.convolve_broadcast(flat, fixed)  # (BK, channels, H, W)
         for layer in others:
             hidden = layer(hidden)
-        with torch.autocast(hidden.device.type, enabled=False):  # bfloat16 tells 0.004 apart, the pixel scale is 0.03
+        with autocast_as(hidden.device.type, None):  # bfloat16 tells 0.004 apart, the pixel scale is 0.03
             flat = self.output(hidden.to(self.output.weight.dtype))
         output = rearrange(flat, "(b k) c h w -> b k c h w", k=slots)
         # Copies: the mixture is quicker on them, and torch 2.13 loses the shapes of views that leave compiled code.

@@ -356,7 +356,8 @@ class IODINE(SceneModel):
         elif tuple(noise.shape) != shape:
             raise ValueError(f"noise must be (T+1, B, K, D) = {shape}, got {tuple(noise.shape)}")
         differentiable = torch.is_grad_enabled()
-        result: Decomposition = self._infer(images, noise.to(images), return_steps, differentiable, graph)
+        noise = noise.to(images, non_blocking=True)
+        result: Decomposition = self._infer(images, noise, return_steps, differentiable, graph)
         return result
 
     def loss(self, batch: Batch | Tensor, noise: Tensor | None = None) -> tuple[Tensor, Decomposition]:
