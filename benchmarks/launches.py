@@ -2,9 +2,9 @@
 
 python benchmarks/launches.py [--network tetrominoes] [--batch 2] [--device cpu]
 
-An operation is what torch dispatches below autograd; views and empty tensors, which start nothing on a device, are left
-out. Networks, likelihood and optimizer are counted where they run forward; "inner gradient" is what autograd does inside
-the forward pass, "final gradient" what it does after it. The nodes are those of the graph of the loss.
+An operation is what torch dispatches below autograd; views and empty tensors, which start nothing on a device, are
+left out. Networks, likelihood and optimizer are counted where they run forward; "inner gradient" is what autograd does
+inside the forward pass, "final gradient" what it does after it. The nodes are those of the graph of the loss.
 """
 
 import argparse

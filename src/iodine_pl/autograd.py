@@ -160,7 +160,8 @@ class _KnownGradients(torch.autograd.Function):
         else:
             _refuse_weights(others)
         of_inputs = [g * w.view(-1, *(1,) * (g.ndim - 1)) for w, g in zip(given, gradients[: ctx.count], strict=True)]
-        return (None, None, None, None, *of_inputs, *(factor * g for g in gradients[ctx.count :]))
+        of_parameters = torch._foreach_mul(gradients[ctx.count :], factor) if gradients[ctx.count :] else ()
+        return (None, None, None, None, *of_inputs, *of_parameters)
 
 
 def refusing_gradients(value: Tensor, source: Tensor, reason: str) -> Tensor:

@@ -56,7 +56,7 @@ class TFAdam(torch.optim.Adam):
     def __init__(
         self, params: ParamsT, lr: float = 1e-3, betas: tuple[float, float] = (0.95, 0.999), eps: float = 1e-8
     ) -> None:
-        super().__init__(params, lr=lr, betas=betas, eps=eps)
+        super().__init__(params, lr=lr, betas=betas, eps=eps, foreach=True)  # a few launches for all parameters
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Runs ``closure`` if given and updates every parameter that has a gradient."""

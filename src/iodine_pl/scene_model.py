@@ -178,8 +178,9 @@ class SceneModel(pl.LightningModule):
             rate, adam_rate = rates
             shared = self._trainer is not None and isinstance(self._trainer.strategy, DDPStrategy)
             return Muon(self.parameters(), rate, adam_rate, betas=self.betas, eps=self.adam_epsilon, shared=shared)
-        kind = TFAdam if self.optimizer == "tf_adam" else torch.optim.Adam
-        return kind(self.parameters(), rates[0], betas=self.betas, eps=self.adam_epsilon)
+        if self.optimizer == "adam":
+            return torch.optim.Adam(self.parameters(), rates[0], betas=self.betas, eps=self.adam_epsilon, foreach=True)
+        return TFAdam(self.parameters(), rates[0], betas=self.betas, eps=self.adam_epsilon)
 
     def _learning_rates(self) -> list[float]:
         """Returns the learning rate of each of the optimiser's groups, at the reference batch size."""
