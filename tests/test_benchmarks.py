@@ -115,3 +115,13 @@ def test_optimizers_on_a_cpu(tmp_path):
         rows = found["optimizers"][batch]
         assert all(0 < row["step"] < row["update"] for row in (rows["Adam"], rows["Muon"]))
         assert f"| Muon | {batch} | {rows['Muon']['step']:.1f} | {rows['Muon']['update']:.1f} |" in shown
+
+
+def test_launches(tmp_path):
+    shown = run("--batch", "1", folder=tmp_path, script=BENCHMARKS / "launches.py")
+    rows = dict(line.strip("| ").split(" | ", 1) for line in shown.splitlines() if line.startswith("| `"))
+    full, stopped = ([int(cell) for cell in rows[f"`{mode}`"].split(" | ")] for mode in ("full", "stopped"))
+    for *parts, in_all, _ in (full, stopped):
+        assert sum(parts) == in_all < 1500
+        assert all(parts)
+    assert stopped[-1] < full[-1]

@@ -102,7 +102,7 @@ class SameConv2d(nn.Conv2d):
             ``(N, C_out, H, W)``.
         """
         kernel, count = self.kernel_size[0], vectors.shape[0]  # len() would fix N in an exported graph
-        of_vectors, of_fixed = self.weight.split([vectors.shape[1], fixed.shape[1]], dim=1)
+        of_vectors, of_fixed = torch.split(self.weight, [vectors.shape[1], fixed.shape[1]], dim=1)
         taps = torch.einsum("nd,odij->nijo", vectors, of_vectors)
         rows, columns = (_taps_inside(length, kernel, vectors.dtype, vectors.device) for length in fixed.shape[2:])
         summed = (rows @ taps.flatten(2)).view(count, fixed.shape[2], *taps.shape[2:])  # (N, H, k, C_out)

@@ -261,7 +261,7 @@ class RefinementNetwork(nn.Module):
         ones = _filled(1.0, (1, 1, *inputs.image.shape[-2:]), inputs.means.dtype, inputs.means.device)
         maps: dict[str, list[Tensor]] = {"slot": [], "image": [], "all": [ones]}
         weights: dict[str, list[Tensor]] = {"slot": [], "image": [], "all": [of_ones]}
-        of_inputs = (first.weight * gains).split(list(self.channels.values()), dim=1)
+        of_inputs = torch.split(first.weight * gains, list(self.channels.values()), dim=1)
         for name, weight in zip(self.channels, of_inputs, strict=True):
             row = rows[name]
             if name == "capacity":  # a part of the ones

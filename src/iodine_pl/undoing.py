@@ -66,5 +66,5 @@ class _Joined:
         return torch.cat(self._vectors)
 
     def write(self, joined: Tensor) -> None:
-        parts = joined.split([len(vector) for vector in self._vectors])
+        parts = torch.split(joined, [len(vector) for vector in self._vectors])
         torch._foreach_copy_(self._vectors, list(parts))
