@@ -1,6 +1,6 @@
 """Counts the operations that an update hands to the device, and where they come from.
 
-python benchmarks/launches.py [--network tetrominoes] [--batch 2] [--device cpu]
+python benchmarks/launches.py [--network tetrominoes] [--optimizer muon] [--device cuda]
 
 An operation is what torch dispatches below autograd; views and empty tensors, which start nothing on a device, are
 left out. Networks, likelihood and optimizer are counted where they run forward; "inner gradient" is what autograd does
@@ -99,10 +99,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=SIZES, default="tetrominoes")
     parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--size", type=int, help="side of the images, if not the network's own")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--optimizer", choices=("tf_adam", "adam", "muon"), default="tf_adam")
     given = parser.parse_args()
-    size = SIZES[given.network]
+    size = given.size or SIZES[given.network]
     print(f"| | {' | '.join(PARTS)} | in all | nodes |\n|---|{'---:|' * (len(PARTS) + 2)}")
     for mode, arguments in MODES.items():
         model = getattr(IODINE, given.network)(optimizer=given.optimizer, **arguments).to(given.device)
