@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
+import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import distributed
@@ -312,6 +313,11 @@ class SceneDataModule(pl.LightningDataModule):
     def scenes(self, indices: Sequence[int]) -> dict[str, Any]:
         """Returns the scenes at these positions of the data as the model gets them, on the CPU; after ``setup``."""
         return self.on_after_batch_transfer(to_tensors(self.dataset[indices]), 0)
+
+    def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, dataloader_idx: int) -> Any:
+        """Moves a batch, but for ``index``: it keys the noise, on the CPU, and reading it from a GPU would wait."""
+        moved: dict[str, Any] = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return moved | ({"index": batch["index"]} if "index" in batch else {})
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Makes floats of the images, on the device, and leaves pixels out where ``pixel_stride`` says so."""

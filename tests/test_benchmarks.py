@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import runpy
 import signal
 import sys
 import time
@@ -115,3 +116,15 @@ def test_optimizers_on_a_cpu(tmp_path):
         rows = found["optimizers"][batch]
         assert all(0 < row["step"] < row["update"] for row in (rows["Adam"], rows["Muon"]))
         assert f"| Muon | {batch} | {rows['Muon']['step']:.1f} | {rows['Muon']['update']:.1f} |" in shown
+
+
+def test_launches(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["launches.py", "--batch", "1", "--size", "11"])
+    runpy.run_path(str(BENCHMARKS / "launches.py"), run_name="__main__")
+    shown = capsys.readouterr().out
+    rows = dict(line.strip("| ").split(" | ", 1) for line in shown.splitlines() if line.startswith("| `"))
+    full, stopped = ([int(cell) for cell in rows[f"`{mode}`"].split(" | ")] for mode in ("full", "stopped"))
+    for *parts, in_all, _ in (full, stopped):
+        assert sum(parts) == in_all < 1500
+        assert all(parts)
+    assert stopped[-1] < full[-1]

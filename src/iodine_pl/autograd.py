@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iodine_pl.device import Late, autocast_as, reading_waits
+
 __all__ = [
     "differentiation_allowed",
     "recomputed",
@@ -82,7 +84,9 @@ class _Recomputed(torch.autograd.Function):
         ctx.function = function
         ctx.count = count
         ctx.device_type = outputs[0].device.type
-        ctx.autocast = (torch.is_autocast_enabled(ctx.device_type), torch.get_autocast_dtype(ctx.device_type))
+        available = torch.amp.is_autocast_available(ctx.device_type)
+        enabled = available and torch.is_autocast_enabled(ctx.device_type)
+        ctx.autocast = torch.get_autocast_dtype(ctx.device_type) if enabled else None
         ctx.save_for_backward(*tensors)
         return tuple(x.view_as(x) for x in outputs)
 
@@ -93,8 +97,7 @@ class _Recomputed(torch.autograd.Function):
         needed = ctx.needs_input_grad[3:]
         inputs = [x.detach().requires_grad_(need) for x, need in zip(tensors[: ctx.count], needed, strict=False)]
         leaves = (*inputs, *tensors[ctx.count :])
-        enabled, dtype = ctx.autocast
-        with torch.enable_grad(), torch.autocast(ctx.device_type, dtype, enabled, cache_enabled=False):
+        with torch.enable_grad(), autocast_as(ctx.device_type, ctx.autocast):
             outputs = ctx.function(*inputs)
         wanted = [x for x, need in zip(leaves, needed, strict=True) if need]
         found = iter(torch.autograd.grad(outputs, wanted, gradients, allow_unused=True))
@@ -115,10 +118,24 @@ def with_known_gradients(
         gradients: that of each input, unweighted; then that of each parameter, the weighted sum over N and B.
 
     Raises:
-        RuntimeError: in the backward pass, if the weights turn out to be others.
+        RuntimeError: if the weights turn out to be others. On the CPU the backward pass raises it. Elsewhere that would
+            have to wait for the device: there all gradients are NaN, and the next call raises it.
     """
+    if _unread:
+        _refuse_weights(_unread.pop().read())
     result: Tensor = _KnownGradients.apply(value, weights, len(inputs), gradients, *inputs, *parameters)  # type: ignore[no-untyped-call]
     return result
+
+
+_unread: list[Late] = []  # whether the weights of the last loss on a device were others
+
+
+def _refuse_weights(others: Tensor) -> None:
+    if others:
+        raise RuntimeError(
+            "the gradients of this likelihood were taken with the weights t/T of the refinement steps t, the same "
+            "for every image, but the loss gives it others: use the model's own loss, or input_gradients='full'"
+        )
 
 
 class _KnownGradients(torch.autograd.Function):
@@ -136,13 +153,15 @@ class _KnownGradients(torch.autograd.Function):
         weights, *gradients = ctx.saved_tensors
         factor = given[-1, 0] / weights[-1]
         error = (given - factor * weights.unsqueeze(1)).abs().max()
-        if error > 1e-4 * factor.abs():  # NaN is neither, and passes on
-            raise RuntimeError(
-                "the gradients of this likelihood were taken with the weights t/T of the refinement steps t, the same "
-                "for every image, but the loss gives it others: use the model's own loss, or input_gradients='full'"
-            )
+        others = error > 1e-4 * factor.abs()  # NaN is neither, and passes on
+        if reading_waits(others):
+            _unread[:] = [Late(others)]
+            factor, given = (torch.where(others, torch.nan, x) for x in (factor, given))
+        else:
+            _refuse_weights(others)
         of_inputs = [g * w.view(-1, *(1,) * (g.ndim - 1)) for w, g in zip(given, gradients[: ctx.count], strict=True)]
-        return (None, None, None, None, *of_inputs, *(factor * g for g in gradients[ctx.count :]))
+        of_parameters = torch._foreach_mul(gradients[ctx.count :], factor) if gradients[ctx.count :] else ()
+        return (None, None, None, None, *of_inputs, *of_parameters)
 
 
 def refusing_gradients(value: Tensor, source: Tensor, reason: str) -> Tensor:

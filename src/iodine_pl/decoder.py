@@ -9,7 +9,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from iodine_pl.layers import SameConv2d, conv_stack
+from iodine_pl.device import autocast_as
+from iodine_pl.layers import SameConv2d, conv_stack, remembered
 
 __all__ = ["Decoded", "Decoder", "SpatialBroadcastDecoder"]
 
@@ -65,17 +66,24 @@ class SpatialBroadcastDecoder(nn.Module):
         """Decodes ``latents`` (B, K, D) to images of ``height`` x ``width`` pixels."""
         slots = latents.shape[1]
         flat = rearrange(latents, "b k d -> (b k) d")
-        rows = torch.linspace(-1, 1, height, dtype=flat.dtype, device=flat.device)
-        columns = torch.linspace(-1, 1, width, dtype=flat.dtype, device=flat.device)
-        coordinates = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))  # (2, H, W)
-        fixed = torch.cat([flat.new_full((1, height, width), self.latent_constant), coordinates]).unsqueeze(0)
+        fixed = _fixed_channels(self.latent_constant, height, width, flat.dtype, flat.device)
         first, *others = self.hidden
         assert isinstance(first, SameConv2d)
         hidden = first.convolve_broadcast(flat, fixed)  # (BK, channels, H, W)
         for layer in others:
             hidden = layer(hidden)
-        with torch.autocast(hidden.device.type, enabled=False):  # bfloat16 tells 0.004 apart, the pixel scale is 0.03
+        with autocast_as(hidden.device.type, None):  # bfloat16 tells 0.004 apart, the pixel scale is 0.03
             flat = self.output(hidden.to(self.output.weight.dtype))
         output = rearrange(flat, "(b k) c h w -> b k c h w", k=slots)
+        logits, parameters = output.split([1, output.shape[2] - 1], dim=2)
         # Copies: the mixture is quicker on them, and torch 2.13 loses the shapes of views that leave compiled code.
-        return Decoded(*(x.clone(memory_format=torch.contiguous_format) for x in (output[:, :, 0], output[:, :, 1:])))
+        return Decoded(*(x.clone(memory_format=torch.contiguous_format) for x in (logits.squeeze(2), parameters)))
+
+
+@remembered
+def _fixed_channels(constant: float, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Returns the channels that all latents share, ``(1, 3, H, W)``: the constant, row and column."""
+    rows = torch.linspace(-1, 1, height, dtype=dtype, device=device)
+    columns = torch.linspace(-1, 1, width, dtype=dtype, device=device)
+    coordinates = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))  # (2, H, W)
+    return torch.cat([torch.full((1, height, width), constant, dtype=dtype, device=device), coordinates]).unsqueeze(0)

@@ -74,7 +74,8 @@ class Logistic(_AboutParameter):
 
     def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
         u = (x - parameter) / self.scale
-        return 2.0 * F.logsigmoid(u) - u - math.log(self.scale)  # torch's softplus is cut at 20: less exact
+        # Torch's softplus is cut at 20: less exact.
+        return torch.add(-math.log(self.scale) - u, F.logsigmoid(u), alpha=2.0)
 
     def score(self, x: Tensor, parameter: Tensor) -> Tensor:
         return torch.tanh((x - parameter) / (2.0 * self.scale)) / self.scale

@@ -61,11 +61,16 @@ class View(NamedTuple):
     kl: Tensor
     """``(B, K)`` nats."""
 
+    def trace(self) -> Trace:
+        """Returns this step's terms of the loss."""
+        seen = self.mixture
+        mse = (seen.reconstruction - seen.image.squeeze(1)).square().mean(dim=(1, 2, 3))
+        return Trace(seen.nll.unsqueeze(0), self.kl.unsqueeze(0), mse.unsqueeze(0))
+
     def decomposition(self) -> Decomposition:
         """Returns the scene as this step sees it."""
         posterior, latents, seen, kl = self
-        nll = seen.nll
-        mse = (seen.reconstruction - seen.image.squeeze(1)).square().mean(dim=(1, 2, 3))
+        trace = self.trace()
         return Decomposition(
             mean=posterior.mean,
             std=posterior.std,
@@ -73,9 +78,9 @@ class View(NamedTuple):
             masks=seen.masks,
             means=seen.means,
             reconstruction=seen.reconstruction,
-            nll=nll,
+            nll=trace.nll.squeeze(0),
             kl=kl,
-            trace=Trace(nll.unsqueeze(0), kl.unsqueeze(0), mse.unsqueeze(0)),
+            trace=trace,
             responsibilities=seen.responsibilities,
         )
 
@@ -274,8 +279,8 @@ class Stopped(Engine):
         mixture = self.mix(t, _detached(decoded))
         weighted = self.trained if t > 0 or self.last == 0 else []  # the first state has no weight in the loss
         gradient, *of_decoder = torch.autograd.grad(decoded, (leaf, *weighted), mixture.nll_gradients())
-        for total, new in zip(self.of_decoder, of_decoder, strict=False):
-            total.addcmul_(new, self.weights[t])
+        if of_decoder:
+            torch._foreach_add_(self.of_decoder, of_decoder, alpha=t / self.last if self.last else 1.0)
         self.latents.append(latents)
         self.of_latents.append(gradient)
         return mixture, gradient

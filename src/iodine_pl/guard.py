@@ -6,7 +6,9 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
+from iodine_pl.device import Late
 from iodine_pl.result import Trace
+from iodine_pl.undoing import Update
 
 __all__ = ["NonFiniteError", "NonFiniteGuard", "poison_if_nonfinite", "warn_of_values"]
 
@@ -48,6 +50,10 @@ def poison_if_nonfinite(loss: Tensor) -> Tensor:
 class NonFiniteGuard:
     """Decides which updates to skip, counts them, and names the first term that was not finite.
 
+    On the CPU :meth:`must_skip` looks at the norm of the gradients. On a GPU a look would wait for the backward pass.
+    There :meth:`hold` zeroes gradients that are not finite and :meth:`settle` takes their update back, without a look;
+    :meth:`read` hears of it before the next update. Parameters, moments and counters are the same either way.
+
     Args:
         limit: so many skipped updates in a row are borne; the next raises :class:`NonFiniteError`.
     """
@@ -59,6 +65,8 @@ class NonFiniteGuard:
         self.skipped = 0
         self.in_a_row = 0
         self._watched: list[Trace] = []
+        self._update: Update | None = None
+        self._unread: tuple[_Terms, Late, Update] | None = None
 
     def watch(self, trace: Trace) -> None:
         """Keeps the terms of a micro-batch's loss until the next update."""
@@ -74,16 +82,48 @@ class NonFiniteGuard:
         if torch.isfinite(gradient_norm):
             self.in_a_row = 0
             return False
-        self.skipped += 1
-        self.in_a_row += 1
-        cause = _first_nonfinite(watched, module)
-        if self.in_a_row > self.limit:
-            raise NonFiniteError(
-                f"{self.in_a_row} updates in a row had a non-finite loss or gradient; first in the last one: {cause}. "
-                "Lower learning_rate, look at the images (float ones must be in [0, 1]), or raise max_skipped_updates."
-            )
-        rank_zero_warn(f"Skipped an update ({self.skipped} so far, {self.in_a_row} in a row): {cause} is not finite.")
+        terms = _Terms(watched, module, gradient_norm)
+        self._count(terms.first_nonfinite(terms.values))
         return True
+
+    def hold(self, gradient_norm: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
+        """Zeroes the gradients, on the device, if their global norm is not finite.
+
+        Returns:
+            The norm of what they are now.
+
+        Raises:
+            NonFiniteError: if the update before was one too many; see :meth:`must_skip`.
+        """
+        self.read()
+        terms = _Terms(self._watched, module, gradient_norm)
+        self._watched = []
+        finite = torch.isfinite(gradient_norm)
+        self._update = Update(finite, optimizer)
+        self._unread = (terms, Late(terms.values), self._update)
+        return torch.where(finite, gradient_norm, 0.0)
+
+    def settle(self) -> None:
+        """Takes the update that was held back, on the device, if its gradients were not finite."""
+        if self._update is not None:
+            self._update.settle()
+            self._update = None
+
+    def read(self) -> None:
+        """Counts the last update that was held, if it was skipped.
+
+        Raises:
+            NonFiniteError: if more than ``limit`` in a row were.
+        """
+        if self._unread is None:
+            return
+        (terms, late, update), self._unread = self._unread, None
+        values = late.read()
+        if torch.isfinite(values[-1]):
+            self.in_a_row = 0
+        else:
+            update.take_back_counters()
+            self._count(terms.first_nonfinite(values))
 
     def state_dict(self) -> dict[str, int]:
         return {"skipped": self.skipped, "in_a_row": self.in_a_row}
@@ -91,17 +131,38 @@ class NonFiniteGuard:
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
 
+    def _count(self, cause: str) -> None:
+        self.skipped += 1
+        self.in_a_row += 1
+        if self.in_a_row > self.limit:
+            raise NonFiniteError(
+                f"{self.in_a_row} updates in a row had a non-finite loss or gradient; first in the last one: {cause}. "
+                "Lower learning_rate, look at the images (float ones must be in [0, 1]), or raise max_skipped_updates."
+            )
+        rank_zero_warn(f"Skipped an update ({self.skipped} so far, {self.in_a_row} in a row): {cause} is not finite.")
 
-def _first_nonfinite(traces: list[Trace], module: nn.Module) -> str:
-    """Names the first non-finite term in the order of computation: NLL and KL step by step, then the gradients."""
-    for trace in traces:
-        for t, (nll, kl) in enumerate(zip(trace.nll, trace.kl, strict=True)):
-            for name, term in (("KL", kl.sum(dim=-1)), ("NLL", nll)):
-                bad = (~torch.isfinite(term)).nonzero()
-                if len(bad):
-                    image = int(bad[0])
-                    return f"the {name} at refinement step {t} (image {image} of the batch: {float(term[image])})"
-    for parameter_name, parameter in module.named_parameters():
-        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-            return f"the gradient of {parameter_name}"
-    return "the gradient norm"
+
+class _Terms:
+    """Joins what an update computes, in that order: NLL and KL step by step, the norm of each gradient, that of all."""
+
+    @torch.no_grad()
+    def __init__(self, traces: list[Trace], module: nn.Module, gradient_norm: Tensor) -> None:
+        gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+        self._shapes = [trace.nll.shape for trace in traces]
+        self._names = [*(f"the gradient of {name}" for name in gradients), "the gradient norm"]
+        of_steps = [torch.stack([trace.kl.sum(dim=2), trace.nll], dim=1).flatten() for trace in traces]  # (T+1, 2, B)
+        norms = torch._foreach_norm(list(gradients.values()))
+        self.values = torch.cat([*of_steps, torch.stack([*norms, gradient_norm])])
+
+    def first_nonfinite(self, values: Tensor) -> str:
+        """Names the first of ``values``, which are on the CPU, that is not finite; there is one."""
+        place = int((~torch.isfinite(values)).nonzero()[0])
+        value = float(values[place])
+        for states, images in self._shapes:
+            if place < 2 * states * images:
+                step, rest = divmod(place, 2 * images)
+                kind, image = divmod(rest, images)
+                name = ("KL", "NLL")[kind]
+                return f"the {name} at refinement step {step} (image {image} of the batch: {value})"
+            place -= 2 * states * images
+        return self._names[place]

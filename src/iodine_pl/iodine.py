@@ -355,7 +355,8 @@ class IODINE(SceneModel):
         elif tuple(noise.shape) != shape:
             raise ValueError(f"noise must be (T+1, B, K, D) = {shape}, got {tuple(noise.shape)}")
         differentiable = torch.is_grad_enabled()
-        result: Decomposition = self._infer(images, noise.to(images), return_steps, differentiable, graph)
+        noise = noise.to(images, non_blocking=True)
+        result: Decomposition = self._infer(images, noise, return_steps, differentiable, graph)
         return result
 
     def loss(self, batch: Batch | Tensor, noise: Tensor | None = None) -> tuple[Tensor, Decomposition]:
@@ -408,12 +409,11 @@ class IODINE(SceneModel):
                 returned = return_steps or t == states - 1
                 if graph and differentiable and returned and not engine.images_in_graph:
                     view = engine.decoded_again(t, view)
-                step = view.decomposition()
-                if not differentiable:
-                    step = step.detach()  # else the traces would keep what each step held
-                traces.append(step.trace)
-                if returned:
-                    steps.append(step)
+                step = view.decomposition() if returned else None
+                trace = view.trace() if step is None else step.trace
+                traces.append(trace if differentiable else trace.detach())  # else it would keep what each step held
+                if step is not None:
+                    steps.append(step if differentiable else step.detach())
             trace = Trace(*(torch.cat(terms) for terms in zip(*traces, strict=True)))
             trace = trace._replace(nll=engine.enter_graph(trace.nll))
         last = steps[-1]._replace(nll=trace.nll[-1], trace=trace)

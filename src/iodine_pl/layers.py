@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import wraps
 from typing import Literal
 
 import torch
@@ -20,8 +21,33 @@ __all__ = [
     "conv_stack",
     "coordinate_grid",
     "mlp",
+    "remembered",
     "same_padding",
 ]
+
+
+def remembered(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Lets a function make the constant of some arguments once: sizes, numbers, a dtype and a device.
+
+    What is made while a graph is recorded belongs to that graph, and is not kept.
+    """
+    kept: dict[tuple[Hashable, ...], Tensor] = {}
+
+    @wraps(make)
+    def found(*key: Hashable) -> Tensor:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            return make(*key)
+        if key not in kept:
+            with torch.inference_mode(False):  # so that it may enter a graph later
+                made = make(*key)
+            if type(made) is not Tensor:  # a stand-in, which knows its shape alone
+                return made
+            if len(kept) >= 32:  # images of ever other sizes
+                kept.clear()
+            kept[key] = made
+        return kept[key]
+
+    return found
 
 
 def _fan_in_normal_(weight: Tensor, fan_in: int) -> None:
@@ -76,9 +102,9 @@ class SameConv2d(nn.Conv2d):
             ``(N, C_out, H, W)``.
         """
         kernel, count = self.kernel_size[0], vectors.shape[0]  # len() would fix N in an exported graph
-        of_vectors, of_fixed = self.weight.tensor_split([vectors.shape[1]], dim=1)
+        of_vectors, of_fixed = torch.split(self.weight, [vectors.shape[1], fixed.shape[1]], dim=1)
         taps = torch.einsum("nd,odij->nijo", vectors, of_vectors)
-        rows, columns = (_taps_inside(length, kernel, vectors) for length in fixed.shape[2:])
+        rows, columns = (_taps_inside(length, kernel, vectors.dtype, vectors.device) for length in fixed.shape[2:])
         summed = (rows @ taps.flatten(2)).view(count, fixed.shape[2], *taps.shape[2:])  # (N, H, k, C_out)
         broadcast: Tensor = (columns @ summed).permute(0, 3, 1, 2)  # (N, C_out, H, W), channels last in memory
         same = self.convolve(fixed, of_fixed, self.bias)  # (1, C_out, H, W)
@@ -88,12 +114,13 @@ class SameConv2d(nn.Conv2d):
         return broadcast + rearrange(row, "n (h w c) -> n c h w", h=height, w=width)
 
 
-def _taps_inside(length: int, kernel: int, like: Tensor) -> Tensor:
+@remembered
+def _taps_inside(length: int, kernel: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Returns which taps of a SAME convolution of stride 1 fall inside, ``(length, kernel)``, 1.0 or 0.0."""
     before, _ = same_padding(length, kernel, 1)
-    place = torch.arange(length, device=like.device).unsqueeze(1)
-    reached = place + torch.arange(kernel, device=like.device) - before
-    return ((reached >= 0) & (reached < length)).to(like.dtype)
+    place = torch.arange(length, device=device).unsqueeze(1)
+    reached = place + torch.arange(kernel, device=device) - before
+    return ((reached >= 0) & (reached < length)).to(dtype)
 
 
 class Linear(nn.Linear):
@@ -182,8 +209,7 @@ class StoppedLayerNorm(nn.Module):
         """Returns ``x`` with mean 0 and variance 1 in each sample, before gain and bias."""
         if not self.enabled:
             return x.detach()
-        variance, mean = torch.var_mean(x, dim=tuple(range(1, x.ndim)), correction=0, keepdim=True)
-        return (x - mean) * torch.rsqrt(variance + self.epsilon)
+        return F.layer_norm(x, x.shape[1:], eps=self.epsilon)
 
 
 def conv_stack(in_channels: int, channels: Sequence[int], kernel_size: int, stride: int = 1) -> nn.Sequential:
@@ -204,6 +230,7 @@ def mlp(in_features: int, sizes: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+@remembered
 def coordinate_grid(
     kind: Literal["linear", "cosine"],
     frequencies: int,

@@ -101,7 +101,7 @@ class PixelMixture:
 
         With the responsibility r_k = m_k p_k / sum_j m_j p_j they are ``m_k - r_k`` and ``-r_k score_k``.
         """
-        responsibility = torch.exp(self.joint - self.log_prob.unsqueeze(1))
+        responsibility = self.responsibilities
         score = self.distribution.score(self.image, self.parameters)
         return Decoded(self.masks - responsibility, -responsibility.unsqueeze(2) * score)
 
@@ -116,7 +116,9 @@ class PixelMixture:
         return self.log_prob.unsqueeze(1) - self._log_prob_of_others()
 
     def _log_prob_of_others(self) -> Tensor:
-        return _logsumexp_of_others(self.joint) - _logsumexp_of_others(self.log_masks)
+        both = torch.stack([self.joint, self.log_masks], dim=2)  # (B, K, 2, H, W)
+        joint, masks = _logsumexp_of_others(both).unbind(dim=2)
+        return joint - masks
 
 
 class MeanImage(PixelMixture):

@@ -56,19 +56,28 @@ class TFAdam(torch.optim.Adam):
     def __init__(
         self, params: ParamsT, lr: float = 1e-3, betas: tuple[float, float] = (0.95, 0.999), eps: float = 1e-8
     ) -> None:
-        super().__init__(params, lr=lr, betas=betas, eps=eps)
+        super().__init__(params, lr=lr, betas=betas, eps=eps, foreach=True)  # a few launches for all parameters
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Runs ``closure`` if given and updates every parameter that has a gradient."""
+        result = _called(closure)  # first of all: it may look at the groups, or take back a step
         epsilons = [group["eps"] for group in self.param_groups]
         try:
             for group in self.param_groups:
                 taken = max((float(self.state[p]["step"]) for p in group["params"] if p in self.state), default=0.0)
                 group["eps"] = group["eps"] / math.sqrt(1.0 - group["betas"][1] ** (taken + 1.0))
-            return super().step(closure)
+            super().step()
         finally:
             for group, epsilon in zip(self.param_groups, epsilons, strict=True):
                 group["eps"] = epsilon
+        return result
+
+
+def _called(closure: Callable[[], Any] | None) -> Any:
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
 
 
 def square_root_rule(learning_rate: float, batch_size: int, reference_batch_size: int) -> float:
@@ -122,10 +131,7 @@ class Muon(TFAdam):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Runs ``closure`` if given and updates every parameter that has a gradient."""
-        result = None
-        if closure is not None:
-            with torch.enable_grad():
-                result = closure()  # first of all: it may look at the groups, to clip gradients
+        result = _called(closure)  # first of all: it may look at the groups, to clip gradients
         groups = self.param_groups
         try:
             self.param_groups = groups[1:]

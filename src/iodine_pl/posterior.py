@@ -59,7 +59,10 @@ class Posterior:
 
 
 def keyed_normal(shape: tuple[int, ...], *key: int) -> Tensor:
-    """Returns float32 noise of ``shape`` on the CPU: the same for the same key of non-negative integers, everywhere,
-    so that a resumed run draws the same without saved state."""
+    """Returns float32 noise of ``shape``, the same for the same key of non-negative integers.
+
+    A resumed run therefore draws the same without saved state. It is drawn on the CPU, since each kind of device draws
+    other numbers from a seed, and a run is to repeat anywhere. It is small, and the model sends it without waiting.
+    """
     seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)

@@ -18,6 +18,7 @@ from iodine_pl.layers import (
     conv_stack,
     coordinate_grid,
     mlp,
+    remembered,
 )
 
 __all__ = [
@@ -109,6 +110,11 @@ def input_channels(inputs: Sequence[Input], sizes: Mapping[str, int]) -> dict[st
     """
     ordered = sorted(inputs, key=lambda row: row.reference)
     return {row.name: row.channels if isinstance(row.channels, int) else sizes[row.channels] for row in ordered}
+
+
+@remembered
+def _filled(value: float, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.full(shape, value, dtype=dtype, device=device)
 
 
 def _as_maps(x: Tensor, row: Input) -> Tensor:
@@ -250,24 +256,19 @@ class RefinementNetwork(nn.Module):
         first, *others = self.convolutions
         assert isinstance(first, SameConv2d)
         rows = {row.name: row for row in self.inputs}
-        maps: dict[str, list[Tensor]] = {"slot": [], "image": [], "all": [torch.ones_like(inputs.means[:1, :1, 0])]}
-        weights: dict[str, list[Tensor]] = {"slot": [], "image": [], "all": []}
-        of_ones = torch.zeros_like(first.weight[:, :1])
-        for (name, count), weight in zip(
-            self.channels.items(), torch.split(first.weight, list(self.channels.values()), dim=1), strict=True
-        ):
+        gains, biases = self._gains_and_biases(first.weight)
+        of_ones = (first.weight * biases).sum(dim=1, keepdim=True)
+        ones = _filled(1.0, (1, 1, *inputs.image.shape[-2:]), inputs.means.dtype, inputs.means.device)
+        maps: dict[str, list[Tensor]] = {"slot": [], "image": [], "all": [ones]}
+        weights: dict[str, list[Tensor]] = {"slot": [], "image": [], "all": [of_ones]}
+        of_inputs = torch.split(first.weight * gains, list(self.channels.values()), dim=1)
+        for name, weight in zip(self.channels, of_inputs, strict=True):
             row = rows[name]
-            if name == "capacity":
-                of_ones = of_ones + weight * (0.0 if name in self.leave_out else self.capacity)
+            if name == "capacity":  # a part of the ones
                 continue
             x = _as_maps(self._kept(name, inputs), row)
-            if row.norm:
-                norm = self._norm(name)
-                of_ones = of_ones + (weight * norm.bias.view(count, 1, 1)).sum(dim=1, keepdim=True)
-                x, weight = norm.normalise(x), weight * norm.weight.view(count, 1, 1)
-            maps[row.per].append(x)
+            maps[row.per].append(self._norm(name).normalise(x) if row.norm else x)
             weights[row.per].append(weight)
-        weights["all"].insert(0, of_ones)
 
         def convolved(per: str, bias: Tensor | None = None) -> Tensor:
             return first.convolve(torch.cat(maps[per], dim=1), torch.cat(weights[per], dim=1), bias)
@@ -277,6 +278,21 @@ class RefinementNetwork(nn.Module):
         for layer in others:
             hidden = layer(hidden)
         return hidden
+
+    def _gains_and_biases(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what each input channel of the convolutions is multiplied by, and what is added, ``(c, 1, 1)``."""
+
+        def filled(value: float, count: int) -> Tensor:
+            return _filled(value, (count,), weight.dtype, weight.device)
+
+        gains, biases = [], []
+        normed = {row.name for row in self.inputs if row.norm}
+        for name, count in self.channels.items():
+            norm = self._norm(name) if name in normed else None
+            constant = self.capacity if name == "capacity" and name not in self.leave_out else 0.0
+            gains.append(filled(1.0, count) if norm is None else norm.weight)
+            biases.append(filled(constant, count) if norm is None else norm.bias)
+        return torch.cat(gains).view(-1, 1, 1), torch.cat(biases).view(-1, 1, 1)
 
     def _pool(self, x: Tensor) -> Tensor:
         """Pools ``x`` (BK, channels, h, w) to (BK, features)."""

@@ -13,6 +13,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, distributed
 
+from iodine_pl.device import reading_waits, sent
 from iodine_pl.evaluation.metrics import MeanTrace, to_device
 from iodine_pl.guard import NonFiniteGuard, poison_if_nonfinite, warn_of_values
 from iodine_pl.misfit import MisfitError
@@ -150,7 +151,7 @@ class SceneModel(pl.LightningModule):
     def training_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         shape = self.noise_shape(_number_of_images(batch))
         noise = keyed_normal(shape, self.seed, _TRAIN, self.global_rank, self.current_epoch, batch_idx)
-        loss, result = self.loss(batch, noise=noise)
+        loss, result = self.loss(batch, noise=sent(noise, self.device))
         self.guard.watch(result.trace)
         nll, kl, mse = result.trace
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -182,8 +183,9 @@ class SceneModel(pl.LightningModule):
             rate, adam_rate = rates
             shared = self._trainer is not None and isinstance(self._trainer.strategy, DDPStrategy)
             return Muon(self.parameters(), rate, adam_rate, betas=self.betas, eps=self.adam_epsilon, shared=shared)
-        kind = TFAdam if self.optimizer == "tf_adam" else torch.optim.Adam
-        return kind(self.parameters(), rates[0], betas=self.betas, eps=self.adam_epsilon)
+        if self.optimizer == "adam":
+            return torch.optim.Adam(self.parameters(), rates[0], betas=self.betas, eps=self.adam_epsilon, foreach=True)
+        return TFAdam(self.parameters(), rates[0], betas=self.betas, eps=self.adam_epsilon)
 
     def _learning_rates(self) -> list[float]:
         """Returns the learning rate of each of the optimiser's groups, at the reference batch size."""
@@ -227,10 +229,12 @@ class SceneModel(pl.LightningModule):
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         self.log("train/gradient_norm", norm)
-        if self.guard.must_skip(norm, self):
+        if reading_waits(norm):
+            norm = self.guard.hold(norm, self, optimizer)
+        elif self.guard.must_skip(norm, self):
             for p in self.parameters():
                 p.grad = None  # the optimiser passes over a parameter without gradient, moments and all
-        elif gradient_clip_algorithm == "value":
+        if gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:
             limit = self.gradient_clip_norm if gradient_clip_val is None else gradient_clip_val
@@ -238,7 +242,15 @@ class SceneModel(pl.LightningModule):
                 torch.nn.utils.clip_grads_with_norm_(self.parameters(), limit, norm)
         self.log("train/skipped_updates", float(self.guard.skipped))
 
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        super().optimizer_step(*arguments, **named)
+        self.guard.settle()
+
+    def on_train_end(self) -> None:
+        self.guard.read()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.guard.read()  # the checkpoint refers to the optimizer's counters: what this takes back is gone there too
         checkpoint["nonfinite_guard"] = self.guard.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -321,9 +333,9 @@ class SceneModel(pl.LightningModule):
         if isinstance(batch, Mapping) and "index" in batch:
             shape = self.noise_shape(1, *size)
             draws = [keyed_normal(shape, self.seed, _EVALUATE_IMAGE, int(i), *again) for i in batch["index"].tolist()]
-            return torch.cat(draws, dim=1)
+            return sent(torch.cat(draws, dim=1), self.device)
         shape = self.noise_shape(_number_of_images(batch), *size)
-        return keyed_normal(shape, self.seed, _EVALUATE_BATCH, self.global_rank, batch_idx, *again)
+        return sent(keyed_normal(shape, self.seed, _EVALUATE_BATCH, self.global_rank, batch_idx, *again), self.device)
 
     def _start_evaluation(self) -> None:
         # Kept in a list, so that it is no part of the model.

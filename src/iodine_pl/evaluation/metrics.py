@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from iodine_pl.device import reading_waits
 from iodine_pl.result import Trace, loss_terms
 
 __all__ = [
@@ -50,7 +51,13 @@ def contingency_table(label: Tensor, assignment: Tensor, entities: int, slots: i
     return table.view(len(cell), entities, slots)
 
 
-def adjusted_rand_index(label: Tensor, assignment: Tensor, foreground: bool = True) -> Tensor:
+def adjusted_rand_index(
+    label: Tensor,
+    assignment: Tensor,
+    foreground: bool = True,
+    entities: int | None = None,
+    slots: int | None = None,
+) -> Tensor:
     r"""Compares two segmentations of each image: 1 if equal up to renaming, 0 on average for a random one.
 
     .. math:: \frac{r - ab / n(n-1)}{(a+b)/2 - ab / n(n-1)}, \quad r = \sum_{ij} n_{ij} (n_{ij} - 1)
@@ -67,6 +74,7 @@ def adjusted_rand_index(label: Tensor, assignment: Tensor, foreground: bool = Tr
         label: true entity of every pixel, ``(B, H, W)`` integers >= 0; 0 is the background.
         assignment: slot of every pixel, ``(B, H, W)`` integers >= 0.
         foreground: count only the pixels whose label is not 0, whatever slot they are in.
+        entities, slots: above every label and every assignment. None: they are looked at, which waits for a GPU.
 
     Returns:
         ``(B,)`` in float64. 1 where the denominator is 0 (both segmentations are one piece, or both all single pixels);
@@ -86,7 +94,7 @@ def adjusted_rand_index(label: Tensor, assignment: Tensor, foreground: bool = Tr
     """
     if label.shape != assignment.shape:
         raise ValueError(f"label {tuple(label.shape)} and assignment {tuple(assignment.shape)} must have one shape")
-    entities, slots = (int(x.max()) + 1 if x.numel() else 1 for x in (label, assignment))
+    entities, slots = _above(label) if entities is None else entities, _above(assignment) if slots is None else slots
     table = contingency_table(label, assignment, entities, slots)
     if foreground:
         table = table[:, 1:]
@@ -104,6 +112,10 @@ def adjusted_rand_index(label: Tensor, assignment: Tensor, foreground: bool = Tr
         denominator == 0.0, perfect, (index - expected) / torch.where(denominator == 0.0, 1.0, denominator)
     )
     return torch.where(pixels == 0.0, torch.nan, ari)
+
+
+def _above(x: Tensor) -> int:
+    return int(x.max()) + 1 if x.numel() else 1
 
 
 class MeanAdjustedRandIndex(Metric):
@@ -141,9 +153,11 @@ class MeanAdjustedRandIndex(Metric):
     def update(self, label: Tensor, masks: Tensor) -> None:
         """Adds images: true ``label`` (B, H, W), and ``masks`` (B, K, H, W) whose largest over K takes the pixel."""
         device = self.total.device
-        ari = adjusted_rand_index(label.to(device), slot_of_pixel(masks).to(device), self.foreground)
+        entities = 256 if label.dtype == torch.uint8 and reading_waits(label) else None  # no need to look at them
+        label, assignment = label.to(device), slot_of_pixel(masks).to(device)
+        ari = adjusted_rand_index(label, assignment, self.foreground, entities, slots=masks.shape[1])
         counted = ~ari.isnan()
-        self.total += ari[counted].sum()
+        self.total += ari.nan_to_num(nan=0.0).sum()
         self.images += counted.sum()
         self.skipped += (~counted).sum()
 
