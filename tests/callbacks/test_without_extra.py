@@ -26,7 +26,8 @@ from iodine_pl.evaluation import dci, probe
 from helpers import loader, trainer
 from helpers import small
 kinds = [getattr(callbacks, name) for name in callbacks.__all__]
-run = trainer(sys.argv[1], *(kind() for kind in kinds), enable_checkpointing=True)
+arguments = {callbacks.LateAveraging: [0]}
+run = trainer(sys.argv[1], *(kind(*arguments.get(kind, [])) for kind in kinds), enable_checkpointing=True)
 run.fit(small(), loader(), loader())
 run.test(small(), loader(), verbose=False)
 run.predict(small(), loader())
@@ -61,7 +62,7 @@ def test_what_works_without_the_extra_and_what_says_that_it_is_needed(tmp_path):
     remedy = "pip install iodine-pl[experiments]"
     experiments = f"error: iodine_pl.callbacks.experiments needs matplotlib, sklearn: {remedy}"
     assert lines == [
-        "8 callbacks ran",
+        "9 callbacks ran",
         f"error: LinearProbe.fit needs sklearn: {remedy}",
         f"error: dci needs sklearn: {remedy}",
         experiments,

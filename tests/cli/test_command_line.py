@@ -106,7 +106,7 @@ def test_a_mistake_in_the_code_keeps_its_traceback(tmp_path):
         (["generate", "clevr", "--count=3", "--part=2/2"], "part must be I/N with I from 0 to N-1, got 2/2"),
         (["generate", "clevr", "--count=3", "--part=a"], "part must be I/N with I from 0 to N-1, got a"),
         (["decompose", "a.png", "--weights=words.ckpt", "--size=20"], "words.ckpt is no checkpoint"),
-        (["export", "tetrominoes"], "required: out"),
+        (["export", "tetrominoes"], "export needs either --out FILE or --to FOLDER"),
         (["test", "--ckpt_path=words.ckpt"], "words.ckpt is no checkpoint"),
         (["export", "words.ckpt", "--out=a.ckpt"], "words.ckpt is no checkpoint"),
         (["test", "--ckpt_path=numbers.ckpt"], "it has no state_dict and no hyper_parameters"),
