@@ -14,7 +14,7 @@ from command import BAR, ROOT, TINY, start
 STEPS = 27  # epochs of 10 updates on one process, 5 on two
 TRAIN = [*TINY, BAR, "--trainer.devices=1", f"--trainer.max_steps={STEPS}"]
 OFTEN = ["--last_checkpoint.every_n_train_steps=1"]
-SECONDS = 150  # that a command may take; an undisturbed one takes 20 at most
+SECONDS = 300  # that a command may take; on an idle machine an undisturbed one takes 20 at most
 CONVERTED = "converted.h5"
 GENERATE = ["generate", "tetrominoes", "--count=15000", "--processes=1"]
 

@@ -68,7 +68,15 @@ def run_part(asked, given, seconds):
         trials = prepared(part, kind, folder)
         total = min(total, given.trials * len(trials))
         for kind in trials:
-            rows[kind] = {"part": part, "kind": kind, "trials": 0, "held": 0, "unnoticed": 0, "failures": []}
+            rows[kind] = {
+                "part": part,
+                "kind": kind,
+                "seed": given.seed,
+                "trials": 0,
+                "held": 0,
+                "unnoticed": 0,
+                "failures": [],
+            }
         seeds = ((kind, f"{given.seed}/{part}/{kind}/{i}") for i in itertools.count() for kind in trials)
         at_once = 1 if part == "mutations" else len(os.sched_getaffinity(0))
         done = 0
@@ -110,7 +118,7 @@ def keep(rows, given):
     new = {(row["part"], row["kind"]) for row in rows}
     rows = [row for row in before if (row["part"], row["kind"]) not in new] + rows
     made = f"torch {torch.__version__}, python {platform.python_version()}, {len(os.sched_getaffinity(0))} cores"
-    given.json.write_text(json.dumps({"seed": given.seed, "machine": made, "rows": rows}, indent=1) + "\n")
+    given.json.write_text(json.dumps({"machine": made, "rows": rows}, indent=1) + "\n")
 
 
 def main():
