@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import random
 import runpy
 import signal
 import sys
@@ -106,6 +107,48 @@ def test_learning_ends_its_runs_when_it_is_stopped(tmp_path, kind):
         with contextlib.suppress(ProcessLookupError):  # all have ended
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+FAULTS = BENCHMARKS / "faults.py"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux counts it")
+def test_faults(tmp_path):
+    (tmp_path / "rows.json").write_text(json.dumps({"rows": [{"part": "pairs", "kind": "two trainings"}]}))
+    asked = ["kills/generating", "mutations/.npz, compressed", "mutations/exported weights"]
+    shown = run(*asked, "--trials", "1", "--json", "rows.json", folder=tmp_path, script=FAULTS)
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [f"{row['part']}/{row['kind']}" for row in rows] == ["pairs/two trainings", *asked]
+    for row in rows[1:]:
+        assert (row["trials"], row["held"], row["unnoticed"], row["failures"]) == (1, 1, 0, [])
+        assert f"| {row['part']} | {row['kind']} | 1 | 1 | 0 | 0 |" in shown
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux counts it")
+def test_faults_that_are_not_held_are_counted(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import fault_files
+
+    path = tmp_path / "weights.ckpt"
+    path.write_bytes(b"whole, and without a checksum")
+
+    def unaware(path):
+        content = path.read_bytes()
+        return {"x": content} if len(content) > 9 else {}["y"]
+
+    def hungry(path):
+        return {"x": b"" if path.read_bytes() == b"whole, and without a checksum" else bytes(2 << 30)}
+
+    wrong = {}
+    for read in (unaware, hungry):
+        trial = fault_files.damage(path, read, checked=True)
+        for seed in range(12):
+            (tmp_path / f"{read.__name__}{seed}").mkdir()
+            with contextlib.suppress(AssertionError):
+                trial(random.Random(seed), tmp_path / f"{read.__name__}{seed}")
+                continue
+            wrong[read.__name__] = wrong.get(read.__name__, 0) + 1
+    assert wrong == {"unaware": 12, "hungry": 12}
 
 
 def test_optimizers_on_a_cpu(tmp_path):

@@ -12,7 +12,7 @@ import h5py
 
 from iodine_pl.files import atomic
 
-__all__ = ["SceneFileError", "made_here", "open_hdf5", "written_beside"]
+__all__ = ["SceneFileError", "damage_told", "made_here", "open_hdf5", "written_beside"]
 
 
 class SceneFileError(ValueError):
@@ -41,6 +41,25 @@ def open_hdf5(path: Path) -> h5py.File:
             f"{path} cannot be opened as HDF5 ({error}). It is cut off, still being written or another kind of file. "
             "Give a whole one"
         ) from error
+
+
+@contextmanager
+def damage_told(where: str) -> Iterator[None]:
+    """Makes an error of a file's structure one that says so. HDF5 meets bytes of any kind, and has errors of any kind.
+
+    Args:
+        where: names the file, and the part of it.
+
+    Raises:
+        SceneFileError: in place of the error, or as it was.
+    """
+    try:
+        yield
+    except SceneFileError:
+        raise
+    except (KeyError, MemoryError, OSError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        words = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise SceneFileError(f"{where} cannot be read ({words}). The file is damaged: give a whole copy") from error
 
 
 def made_here(file: h5py.File) -> bool:

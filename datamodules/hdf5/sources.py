@@ -11,7 +11,7 @@ import h5py
 from numpy.typing import NDArray
 
 from iodine_pl.datamodules.hdf5.archives import npz_fields
-from iodine_pl.datamodules.hdf5.errors import SceneFileError, made_here, open_hdf5
+from iodine_pl.datamodules.hdf5.errors import SceneFileError, damage_told, made_here, open_hdf5
 from iodine_pl.datamodules.hdf5.folders import folder_fields
 from iodine_pl.datamodules.hdf5.layouts import IMAGES, Fields, hdf5_fields, members
 from iodine_pl.datamodules.hdf5.resizing import CropResize
@@ -103,10 +103,8 @@ class Part:
         self._file = open_hdf5(self.path)
         where = f"{self.path}" if self.group == "/" else f"{self.path}, group {self.group[1:]}"
         try:
-            return hdf5_fields(self._file[self.group], where, self.path, self.view)
-        except (KeyError, OSError, RuntimeError) as error:
-            self._file.close()
-            raise SceneFileError(f"{where} cannot be read ({error}). The file is damaged: give a whole copy") from error
+            with damage_told(where):
+                return hdf5_fields(self._file[self.group], where, self.path, self.view)
         except Exception:
             self._file.close()
             raise
@@ -127,7 +125,7 @@ def parts_of(path: Path, view: CropResize, frames: int | None = None) -> list[Pa
         if path.suffix == ".npz" and not path.is_file():
             raise SceneFileError(f"there is no data file {path}")
         return [Part(path, view, frames)]
-    with open_hdf5(path) as file:
+    with damage_told(f"{path}"), open_hdf5(path) as file:
         found = members(file, f"{path}")
         splits = [name for name in ("train", "val", "test") if isinstance(found.get(name), h5py.Group)]
         if splits and not any(name in found for name in IMAGES):

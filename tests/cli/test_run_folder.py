@@ -218,6 +218,20 @@ def test_a_configuration_that_is_missing_or_cut_off_is_an_error(folder):
     assert run_command(["validate", f"--ckpt_path={last}", BAR]).datamodule.num_train == 40
 
 
+def test_a_configuration_whose_data_are_damaged_is_an_error(folder):
+    run_command([*TINY, BAR, *STEPS])
+    config = folder / "runs/tetrominoes/version_0/config.yaml"
+    settings = yaml.safe_load(config.read_text())
+    for data in (
+        {"claas_path": "iodine_pl.datamodules.Tetrominoes"},
+        "x",
+        {"class_path": "x", "init_args": 3},
+    ):
+        config.write_text(yaml.safe_dump(settings | {"data": data}))
+        with pytest.raises(SystemExit, match=r"^error: runs/\S+/config\.yaml names no data: they need class_path and"):
+            run_command(["fit", "--ckpt_path=last"])
+
+
 def test_a_fast_dev_run_leaves_no_checkpoint(folder, capsys):
     run_command([*TINY, BAR, "--trainer.fast_dev_run=1"])
     assert not list(folder.rglob("*.ckpt"))

@@ -160,6 +160,16 @@ def test_a_chunk_that_takes_more_than_it_can(tmp_path):
         read_all(path)
 
 
+@pytest.mark.parametrize("part", [b"SNOD", b"HEAP", b"TREE"], ids=["names", "words", "tree"])
+@pytest.mark.parametrize("make", [stored_singly, tetrominoes])
+def test_a_file_whose_structure_is_damaged(tmp_path, make, part):
+    path = make(tmp_path / "a.h5")
+    path.write_bytes(path.read_bytes().replace(part, bytes(4), 1))
+    with pytest.raises(SceneFileError, match=r"a.h5.* cannot be \w+.*[Gg]ive a whole (one|copy)") as caught:
+        read_all(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_chunk_that_is_cut_off_or_of_another_size(tmp_path):
     path = tetrominoes(tmp_path / "a.h5", 64)
     whole = zlib.compress(bytes(64 * 35 * 35 * 3))

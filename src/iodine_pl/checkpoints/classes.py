@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytorch_lightning as pl
 from jsonargparse import ArgumentParser
 
-__all__ = ["class_of", "data_of", "imported", "make_data"]
+__all__ = ["class_of", "data_of", "imported", "make_data", "named_data"]
 
 Kind = TypeVar("Kind")
 
@@ -65,13 +65,23 @@ def data_of(settings: Any, file: str | Path) -> dict[str, Any]:
     data = settings.get("data")
     if data is None:
         return {}
+    path, arguments = named_data(data, file)
+    class_of(path, pl.LightningDataModule, file)
+    for each in _named_in(arguments):
+        class_of(each, object, file)
+    return {"class_path": path, "init_args": arguments}
+
+
+def named_data(data: Any, file: str | Path) -> tuple[str, dict[str, Any]]:
+    """Returns the class path and the arguments in a description of data, without a look at them.
+
+    Raises:
+        ValueError: if it is none; ``file`` names where it stands.
+    """
     arguments = data.get("init_args") or {} if isinstance(data, Mapping) else None
     if not isinstance(data, Mapping) or "class_path" not in data or not isinstance(arguments, Mapping):
         raise ValueError(f"{file} names no data: they need class_path and init_args")
-    class_of(data["class_path"], pl.LightningDataModule, file)
-    for path in _named_in(arguments):
-        class_of(path, object, file)
-    return {"class_path": data["class_path"], "init_args": dict(arguments)}
+    return str(data["class_path"]), dict(arguments)
 
 
 def make_data(settings: Any, file: str | Path) -> Any:

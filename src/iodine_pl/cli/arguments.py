@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import pytorch_lightning as pl
 import yaml
 
-from iodine_pl.checkpoints.classes import class_of, data_of, imported
+from iodine_pl.checkpoints.classes import class_of, data_of, imported, named_data
 from iodine_pl.checkpoints.configuration import read_configuration
 from iodine_pl.checkpoints.finding import find_weights, run_of
 from iodine_pl.checkpoints.loading import OF_COMMAND_LINE, class_path_of
@@ -111,16 +111,19 @@ def settings_before(arguments: Sequence[str]) -> tuple[dict[str, Any], str | Non
     """
     named, checkpoint = _named(arguments), checkpoint_of(arguments)
     settings: dict[str, Any] = {}
-    if checkpoint is not None:
-        run = run_of(checkpoint)
-        settings = _settings_in(checkpoint, named) if run is None else read_configuration(run / "config.yaml")
+    file = checkpoint
+    if checkpoint is not None and (run := run_of(checkpoint)) is not None:
+        file = run / "config.yaml"
+        settings = read_configuration(file)
+    elif checkpoint is not None:
+        settings = _settings_in(checkpoint, named)
     data, line = settings.pop("data", None), None
-    if data and (named.data is None or _same_class(named.data, data["class_path"])):
+    path, given = named_data(data, f"{file}") if data else ("", {})
+    if data and (named.data is None or _same_class(named.data, path)):
         settings["data"] = data
         if named.data is None:
-            given = {name: value for name, value in data.get("init_args", {}).items() if value is not None}
-            shown = ", ".join(f"{name}={value}" for name, value in given.items())
-            line = f"data: those of {checkpoint}, {data['class_path'].rsplit('.', 1)[-1]}({shown}); --data names others"
+            shown = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
+            line = f"data: those of {checkpoint}, {path.rsplit('.', 1)[-1]}({shown}); --data names others"
     elif named.data is None:
         # As a default of the parser, its arguments would stay when a configuration names another class.
         settings["data"] = {"class_path": DEFAULT_DATA}
