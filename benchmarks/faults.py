@@ -130,7 +130,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=20.0, help="of all parts together")
     parser.add_argument("--trials", type=int, default=10**6, help="of each kind at most")
     parser.add_argument("--again", metavar="SEED", help="only the trial that has this seed, such as 0/kills/saving/7")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--json", type=lambda name: Path(name).resolve(), help="also write the rows to this file")
     given = parser.parse_args()
     tqdm.monitor_interval = 0  # no thread of its own: see at_a_time
     os.environ["OMP_NUM_THREADS"] = "1"  # of the commands; sums in another order are other bits

@@ -112,6 +112,7 @@ def test_a_mistake_in_the_code_keeps_its_traceback(tmp_path):
         (["test", "--ckpt_path=numbers.ckpt"], "it has no state_dict and no hyper_parameters"),
     ],
 )
+@pytest.mark.filterwarnings(r"ignore:(.|\n)*Hit failing import")  # of a class whose module another test took away
 def test_what_a_user_can_put_right_is_one_sentence(folder, arguments, words):
     (folder / "typo.yaml").write_text("model:\n  class_path: iodine_pl.IODINE\n  init_args:\n    num_slotz: 3\n")
     (folder / "section.yaml").write_text("trainr:\n  max_steps: 3\n")
