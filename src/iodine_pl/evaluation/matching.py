@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 
 from iodine_pl.evaluation.assignment import best_assignment
-from iodine_pl.evaluation.metrics import contingency_table, slot_of_pixel
+from iodine_pl.evaluation.metrics import MeanOverCounted, contingency_table, slot_of_pixel
 
 __all__ = ["MeanOverlap", "entity_masks", "mean_best_overlap", "mean_iou", "object_iou", "slot_of_entity"]
 
@@ -89,11 +88,9 @@ def mean_best_overlap(label: Tensor, masks: Tensor) -> Tensor:
     return _overlaps(label, masks)[1]
 
 
-class MeanOverlap(Metric):
-    """Averages :func:`mean_iou` and :func:`mean_best_overlap` over images, the same on any number of processes.
-
-    Images without objects are left out of the means, as OCLF and VideoSAUR do; ``images_skipped`` says after
-    ``compute`` how many there were, on all processes. With no image the means are NaN.
+class MeanOverlap(MeanOverCounted):
+    """Averages :func:`mean_iou` and :func:`mean_best_overlap` over images; those without objects are left out, as OCLF
+    and VideoSAUR do.
 
     Example:
         >>> metric = MeanOverlap()
@@ -103,32 +100,16 @@ class MeanOverlap(Metric):
         ({'miou': 1.0, 'mbo': 1.0}, 1)
     """
 
-    full_state_update = False
-    higher_is_better = True
-    is_differentiable = False
-
-    total: Tensor
-    images: Tensor
-    skipped: Tensor
-
     def __init__(self) -> None:
-        super().__init__()
-        self.images_skipped = 0
-        for name, shape in (("total", (2,)), ("images", ()), ("skipped", ())):
-            self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+        super().__init__(2)
 
     def update(self, label: Tensor, masks: Tensor) -> None:
         """Adds images: true ``label`` (B, H, W), and ``masks`` (B, K, H, W) whose largest over K takes the pixel."""
-        overlaps = _overlaps(label, masks)
-        counted = ~overlaps[0].isnan()
-        self.total += overlaps[:, counted].sum(dim=1).to(self.total.device)
-        self.images += int(counted.sum())
-        self.skipped += int((~counted).sum())
+        self.add(_overlaps(label, masks))
 
     def compute(self) -> dict[str, Tensor]:
         """Returns the means ``miou`` and ``mbo``, float64 scalars."""
-        self.images_skipped = int(self.skipped)
-        miou, mbo = self.total / self.images
+        miou, mbo = self.mean()
         return {"miou": miou, "mbo": mbo}
 
 

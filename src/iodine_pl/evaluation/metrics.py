@@ -13,6 +13,7 @@ from iodine_pl.result import Trace, loss_terms
 
 __all__ = [
     "MeanAdjustedRandIndex",
+    "MeanOverCounted",
     "MeanTrace",
     "adjusted_rand_index",
     "contingency_table",
@@ -118,11 +119,47 @@ def _above(x: Tensor) -> int:
     return int(x.max()) + 1 if x.numel() else 1
 
 
-class MeanAdjustedRandIndex(Metric):
-    """Averages :func:`adjusted_rand_index` over images, the same on any number of processes.
+class MeanOverCounted(Metric):
+    """Averages numbers over the images that have one, the same on any number of processes.
 
-    Images without any counted pixel are left out of the mean; ``images_skipped`` says after ``compute`` how many there
-    were, on all processes. With no image the mean is NaN.
+    A subclass's ``update`` calls :meth:`add`, and its ``compute`` calls :meth:`mean`. ``images_skipped`` says after
+    that how many images had no number, on all processes. With none that has one the mean is NaN.
+
+    Args:
+        shape: of what each image has.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
+
+    total: Tensor
+    images: Tensor
+    skipped: Tensor
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.images_skipped = 0
+        for name, size in (("total", shape), ("images", ()), ("skipped", ())):
+            self.add_state(name, torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def add(self, values: Tensor) -> None:
+        """Adds images: ``values`` (..., B), NaN where an image has none."""
+        values = values.to(self.total.device)
+        counted = ~values.isnan()
+        of_image = counted[(0,) * (counted.ndim - 1)]  # (B,): an image has all of its numbers or none
+        self.total += values.nan_to_num(nan=0.0).sum(dim=-1)
+        self.images += of_image.sum()
+        self.skipped += (~of_image).sum()
+
+    def mean(self) -> Tensor:
+        """Returns the means, float64, of the shape of what each image has."""
+        self.images_skipped = int(self.skipped)
+        return self.total / self.images
+
+
+class MeanAdjustedRandIndex(MeanOverCounted):
+    """Averages :func:`adjusted_rand_index` over images; those without any counted pixel are left out.
 
     Args:
         foreground: leave out the background, as in the paper; else count all pixels.
@@ -135,36 +172,20 @@ class MeanAdjustedRandIndex(Metric):
         (tensor(1., dtype=torch.float64), 1)
     """
 
-    full_state_update = False
-    higher_is_better = True
-    is_differentiable = False
-
-    total: Tensor
-    images: Tensor
-    skipped: Tensor
-
     def __init__(self, foreground: bool = True) -> None:
         super().__init__()
         self.foreground = foreground
-        self.images_skipped = 0
-        for name in ("total", "images", "skipped"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, label: Tensor, masks: Tensor) -> None:
         """Adds images: true ``label`` (B, H, W), and ``masks`` (B, K, H, W) whose largest over K takes the pixel."""
         device = self.total.device
         entities = 256 if label.dtype == torch.uint8 and reading_waits(label) else None  # no need to look at them
         label, assignment = label.to(device), slot_of_pixel(masks).to(device)
-        ari = adjusted_rand_index(label, assignment, self.foreground, entities, slots=masks.shape[1])
-        counted = ~ari.isnan()
-        self.total += ari.nan_to_num(nan=0.0).sum()
-        self.images += counted.sum()
-        self.skipped += (~counted).sum()
+        self.add(adjusted_rand_index(label, assignment, self.foreground, entities, slots=masks.shape[1]))
 
     def compute(self) -> Tensor:
         """Returns the mean, a float64 scalar."""
-        self.images_skipped = int(self.skipped)
-        return self.total / self.images
+        return self.mean()
 
 
 class MeanTrace(Metric):
