@@ -47,6 +47,12 @@ def test_more_of_them_than_an_epoch_has(stopped):
     assert [epoch for epoch, _ in go_on("--data.batch_size=8", steps=10)] == [0, 0, 1]
 
 
+def test_how_the_images_are_read_is_no_change_of_them(stopped, caplog):
+    caplog.set_level("INFO")
+    go_on("--data.worker_timeout=60", steps=8)
+    assert "other images" not in caplog.text
+
+
 def test_what_follows_is_said(stopped, caplog):
     caplog.set_level("INFO")
     go_on("--seed_everything=3", "--model.num_slots=2", "--data.num_train=60", "--model.optimizer=adam", steps=8)

@@ -75,6 +75,6 @@ def _arguments(data: Mapping[str, Any] | None) -> dict[str, Any]:
     """Returns what decides which images there are: the class of the data, and its arguments that are given."""
     if not data:
         return {}
-    others = ("seed", "batch_size", "num_workers", "multiprocessing_context")
+    others = ("seed", "batch_size", "num_workers", "multiprocessing_context", "worker_timeout")
     given = {name: value for name, value in (data.get("init_args") or {}).items() if name not in others}
     return {"class": data["class_path"]} | {name: value for name, value in given.items() if value is not None}
