@@ -18,7 +18,9 @@ class LastCheckpoint(Checkpoint):
     """Writes ``checkpoints/last.ckpt`` in the run's folder every few minutes or steps, and when training stops.
 
     Lightning's ModelCheckpoint does not save when a run stops in the middle of an epoch. A checkpoint is saved before
-    each validation too, as nothing is saved while one runs.
+    each validation too, as nothing is saved while one runs. Training that goes on from a checkpoint without the
+    validation of its own update runs this validation first. At the end of a run the checkpoint is saved after the
+    validation, because a run that has ended runs nothing more: list the callback after BestCheckpoint.
 
     Args:
         every_n_minutes: time between two saves; None: not by time.
@@ -31,13 +33,27 @@ class LastCheckpoint(Checkpoint):
         self.saved = False
         self._saved_at_step = 0
         self._saved_at_time = 0.0
+        self._validation_due = False  # of the update that the checkpoint has
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.path = run_folder(trainer) / "checkpoints" / "last.ckpt"
 
+    def state_dict(self) -> dict[str, bool]:
+        return {"validation_due": self._validation_due}
+
+    def load_state_dict(self, state_dict: dict[str, bool]) -> None:
+        self._validation_due = state_dict["validation_due"]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved_at_step = trainer.global_step
         self._saved_at_time = time.monotonic()
+        if self._validation_due:
+            validate = trainer.fit_loop.epoch_loop.val_loop
+            validate.restarting = False  # its progress in the checkpoint is that of the validation before
+            trainer.validating = True
+            validate.run()
+            validate._has_run = False  # else the Trainer takes an epoch at whose end it goes on for done, for ever
+            trainer.training = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -49,14 +65,20 @@ class LastCheckpoint(Checkpoint):
         if self.every_n_minutes is not None:
             late = time.monotonic() - self._saved_at_time >= 60.0 * self.every_n_minutes
             due = due or trainer.strategy.broadcast(late)  # clocks differ: the first process decides
-        # Not in on_train_end: the Trainer then takes the epoch that it left in the middle for a whole one.
-        last_epoch = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
-        if due or last_epoch or step == trainer.max_steps or trainer.should_stop:
+        self._validation_due = trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        if ends(trainer):
+            # Not in on_train_end: the Trainer then takes the epoch that it left in the middle for a whole one.
+            due = not self._validation_due
+        if due:
             self.save(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trains = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if trains and trainer.global_step != self._saved_at_step:
+        if _in_training(trainer) and trainer.global_step != self._saved_at_step and not ends(trainer):
+            self.save(trainer)
+        self._validation_due = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if _in_training(trainer) and ends(trainer):
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
@@ -67,3 +89,13 @@ class LastCheckpoint(Checkpoint):
         self._saved_at_time = time.monotonic()
         trainer.save_checkpoint(self.path, weights_only=False)
         self.saved = True
+
+
+def ends(trainer: pl.Trainer) -> bool:
+    """Tells after a training batch, and in the validation that follows it, whether training ends with it."""
+    last_epoch = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
+    return last_epoch or trainer.global_step == trainer.max_steps or trainer.should_stop
+
+
+def _in_training(trainer: pl.Trainer) -> bool:
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking

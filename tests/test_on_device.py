@@ -12,7 +12,7 @@ import torch
 from helpers import SMALL, fit, small
 from train_in_double import MODES
 
-from iodine_pl import IODINE, autograd, scene_model
+from iodine_pl import IODINE, autograd, optimized
 from iodine_pl.callbacks import AdjustedRandIndex, SlotUse
 from iodine_pl.datamodules import TetrominoesDataModule
 from iodine_pl.device import Late
@@ -33,7 +33,7 @@ def on_its_way(monkeypatch):
 @pytest.fixture
 def late(monkeypatch):
     """Makes the CPU a device whose numbers are read later."""
-    for module in (autograd, scene_model):
+    for module in (autograd, optimized):
         monkeypatch.setattr(module, "reading_waits", lambda x: True)
     yield
     autograd._unread.clear()

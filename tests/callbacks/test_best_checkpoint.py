@@ -30,7 +30,7 @@ def train(folder, module, epochs, checkpoint=None):
     """Trains to the end of an epoch, and validates after each of them."""
     settings = {"enable_checkpointing": True, "max_epochs": epochs, "plugins": [AtomicCheckpointIO()]}
     best = BestCheckpoint(dirpath=str(folder / "checkpoints"))
-    made = trainer(folder, LastCheckpoint(), best, num_sanity_val_steps=0, **settings)
+    made = trainer(folder, best, LastCheckpoint(), num_sanity_val_steps=0, **settings)
     made.fit(module, loader(), loader(), ckpt_path=checkpoint)
     return best
 

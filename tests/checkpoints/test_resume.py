@@ -15,6 +15,7 @@ from iodine_pl.callbacks import LastCheckpoint
 from iodine_pl.cli import run_command as main
 
 LAST = "runs/tetrominoes/version_0/checkpoints/last.ckpt"
+BEST = LAST.replace("last", "best")
 STEPS = 27  # epochs of 10 updates on one process, 5 on two
 
 
@@ -22,9 +23,9 @@ def state(folder):
     return torch.load(folder / LAST, weights_only=False)
 
 
-def assert_same_run(folder, expected):
+def assert_same_run(folder, expected, steps=STEPS):
     ours, theirs = state(folder), state(expected)
-    assert ours["global_step"] == theirs["global_step"] == STEPS
+    assert ours["global_step"] == theirs["global_step"] == steps
     for name, tensor in theirs["state_dict"].items():
         assert torch.equal(ours["state_dict"][name], tensor), name
     for key, values in theirs["optimizer_states"][0]["state"].items():
@@ -142,6 +143,43 @@ def test_a_run_of_epochs_goes_on_with_more_of_them(tmp_path, monkeypatch):
             assert state(folder)["global_step"] == 10 * stop
         states.append(state(folder)["state_dict"])
     assert all(torch.equal(states[0][name], tensor) for name, tensor in states[1].items())
+
+
+@pytest.mark.parametrize("end", [12, 10], ids=["in the run", "of the last update"])
+@pytest.mark.parametrize(
+    ("where", "every"),  # saved at the end of the batch, or at the start of the validation
+    [("on_train_batch_end", 5), ("on_validation_start", 5), ("on_validation_start", 4), ("on_validation_end", 4)],
+)
+def test_a_validation_that_was_broken_off_is_made_up_for(where, end, every, tmp_path, monkeypatch):
+    """So ``best.ckpt`` holds what an undisturbed run holds: the validation of update 10 is the only one."""
+
+    class PowerCut(Exception):
+        pass
+
+    def break_off(callback, trainer, *arguments):
+        hook(callback, trainer, *arguments)
+        if trainer.global_step == 10:
+            raise PowerCut
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    arguments = [*TINY, BAR, f"--trainer.max_steps={end}", f"--last_checkpoint.every_n_train_steps={every}"]
+    monkeypatch.chdir(whole)
+    main(arguments)
+    monkeypatch.chdir(broken)
+    hook = getattr(LastCheckpoint, where)
+    with monkeypatch.context() as patch:
+        patch.setattr(LastCheckpoint, where, break_off)
+        with pytest.raises(PowerCut):
+            main(arguments)
+    main(["fit", "--ckpt_path", "last"])
+    best = [torch.load(folder / BEST, weights_only=False) for folder in (whole, broken)]
+    scores = [each["callbacks"]["BestCheckpoint"]["best_model_score"] for each in best]
+    assert scores[0] == scores[1]
+    assert best[0]["global_step"] == best[1]["global_step"] == 10
+    assert all(torch.equal(best[0]["state_dict"][name], tensor) for name, tensor in best[1]["state_dict"].items())
+    assert_same_run(broken, whole, end)
 
 
 def test_metrics_go_on(tmp_path, monkeypatch):

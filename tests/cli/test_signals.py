@@ -11,6 +11,7 @@ from command import BAR, ROOT, TINY, run, start
 from helpers import loader, small, trainer
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
+from iodine_pl import __version__
 from iodine_pl.cli.stopping import StopAtSignal
 
 STEPS = 27  # epochs of 10 updates on one process, 5 on two
@@ -193,3 +194,29 @@ def test_what_slurm_sends_is_left_to_lightning(tmp_path, requeue, monkeypatch):
     made.fit(small(), loader(), loader())
     assert ours == {signal.SIGINT: True, signal.SIGTERM: not requeue, signal.SIGUSR1: not requeue}
     assert {signum: signal.getsignal(signum) for signum in before} == before
+
+
+@pytest.mark.parametrize("signum", NUMBERS)
+def test_a_signal_after_the_last_line_changes_nothing(tmp_path, signum):
+    """Python itself takes a while to end after the command has."""
+    script = tmp_path / "late.py"
+    script.write_text(
+        "import atexit, os, sys; from iodine_pl.cli import main\n"
+        f"atexit.register(os.kill, os.getpid(), {int(signum)})\n"
+        "sys.exit(main())\n"
+    )
+    assert run("--version", folder=tmp_path, script=script) == f"iodine-pl {__version__}\n"
+
+
+def test_an_interrupt_outside_of_training_is_said_in_a_line(tmp_path):
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        pytest.skip("a job in the background of a shell ignores it")
+    script = tmp_path / "early.py"
+    script.write_text(
+        "import os, sys; from iodine_pl.cli import entry\n"
+        "entry.run_tool = lambda *_: os.kill(os.getpid(), 2)\n"
+        "sys.exit(entry.main())\n"
+    )
+    process = start("prepare", folder=tmp_path, script=script)
+    output, _ = process.communicate()
+    assert (output, process.returncode) == ("stopped by SIGINT\n", 130)

@@ -21,7 +21,8 @@ no position of a data loader is saved. It rests on these parts:
 - One process at a time trains in a folder: :meth:`iodine_pl.callbacks.run_folder.RunFolder.lock`.
 - :func:`iodine_pl.checkpoints.reading.read_file` compares every byte that is read with its checksum.
 - :class:`iodine_pl.callbacks.LastCheckpoint` saves at the end of a batch, also in the middle of an epoch, before a
-  validation, and when training stops or is stopped by a signal. After ``on_train_end`` the Trainer would take an
+  validation, and when training stops or is stopped by a signal. It notes whether the validation of this update is still
+  to be done: training that goes on does it first. After ``on_train_end`` the Trainer would take an
   epoch that was left in the middle for a whole one.
 - :class:`iodine_pl.checkpoints.writing.AtomicCheckpointIO` leaves the old file or the new one, whenever a kill comes.
 """

@@ -62,8 +62,8 @@ class IodineCLI(LightningCLI):
             help="Seconds after which a process that does not answer the others ends the run.",
         )
         parser.add_lightning_class_args(SlotPanels, "panels")
-        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")  # after it: see on_validation_end
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.set_defaults(
             {

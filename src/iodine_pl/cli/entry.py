@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -52,6 +53,11 @@ def main(command: str | None = None) -> int:
     except CommandError as error:
         print(error.code, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        raise Stopped(signal.SIGINT) from None
+    finally:  # nothing is left to stop, and Python itself takes a while to end
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, signal.SIG_IGN)
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from pytorch_lightning.cli import SaveConfigCallback
+from pytorch_lightning.trainer.states import TrainerFn
 
 from iodine_pl.callbacks.run_folder import RunFolder, run_folder
 from iodine_pl.checkpoints.configuration import MARK
@@ -47,7 +48,7 @@ class SaveConfigOfRun(SaveConfigCallback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if trainer.is_global_zero and trainer.training and not self.path.exists():
+        if trainer.is_global_zero and trainer.state.fn == TrainerFn.FITTING and not self.path.exists():
             rank_zero_warn(f"{self.path} was deleted while the run goes on: it is written anew.")
             self._write()
 

@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from iodine_pl.callbacks import LastCheckpoint
+from iodine_pl.callbacks.last_checkpoint import ends
 from iodine_pl.callbacks.run_folder import is_first_process
 
 __all__ = ["StopAtSignal", "Stopped", "stopped_by"]
@@ -47,8 +48,8 @@ class StopAtSignal(Checkpoint):
 
     The signal may come to one process or to all of them: they agree at the end of each batch. A single process also
     stops in the middle of a validation, before which :class:`LastCheckpoint` has saved; several end it first, as each
-    has batches of its own. A second Ctrl-C ends the process at once. What SLURM sends stays Lightning's where it puts
-    the job back into the queue.
+    has batches of its own. Where nothing but the last validation is left, the run comes to its end instead. A second
+    Ctrl-C ends the process at once. What SLURM sends stays Lightning's where it puts the job back into the queue.
 
     It is a Checkpoint because Lightning calls these after all other callbacks.
     """
@@ -99,7 +100,7 @@ class StopAtSignal(Checkpoint):
             return
         mine = torch.tensor(self._signal, device=trainer.strategy.root_device)
         agreed = int(trainer.strategy.reduce(mine, reduce_op="max"))
-        if agreed:
+        if agreed and not ends(trainer):
             for callback in _last_checkpoints(trainer):
                 callback.save(trainer)
             _stop(trainer, agreed)
@@ -113,7 +114,7 @@ class StopAtSignal(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self._signal and trainer.world_size == 1:
+        if self._signal and trainer.world_size == 1 and not ends(trainer):
             _stop(trainer, self._signal)
 
 
