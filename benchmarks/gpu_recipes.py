@@ -9,6 +9,7 @@ from iodine_pl import IODINE, datamodules
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = ("tetrominoes", "multi_dsprites", "clevr6")
+SCORED = 128  # CLEVR scenes for validation, and as many for test; eight are rendered for each, as some do not pass
 RENDERING = 150  # seconds for which CLEVR scenes are rendered, where a machine begins with none
 TINY_NETWORK = {"num_slots": 2, "num_iterations": 1, "latent_size": 4, "decoder_channels": [4], "encoder_channels": [4]}
 TINY_NETWORK |= {"mlp_sizes": [8], "evaluation_iterations": 1}
@@ -45,7 +46,7 @@ class Settings:
         """Returns the arguments of the datamodule that differ from the configuration's."""
         arguments = {"data_dir": str(self.work / "data")}
         if network == "clevr6":
-            arguments["num_train"] = results["data/choices"]["clevr scenes"]
+            arguments |= {"num_train": results["data/choices"]["clevr scenes"], "num_val": SCORED, "num_test": SCORED}
         if self.tiny:
             small = {"max_objects": 10, "size": 8} if network == "clevr6" else {"pixel_stride": 4}
             arguments |= TINY_DATA | small
