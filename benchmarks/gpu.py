@@ -2,7 +2,7 @@
 
 python benchmarks/gpu.py --out gpu --minutes 9 [tests engine data training] [-- FLAGS OF THE TRAINING]
 
-Each call goes on where the last one ended. Parts, in this order:
+Each call goes on where the last one ended. Parts, in this order, but for what is compiled, which comes after the data:
 
 tests      the tests that need a GPU (tests/test_on_a_gpu.py)
 engine     an update of each official network: seconds, memory, operations, share of the card's rate, largest batch, in
@@ -27,7 +27,7 @@ os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # else the question for a GPU
 
 import torch
 from gpu_data import choices, loading, rendering
-from gpu_engine import engine, ways
+from gpu_engine import WAYS, engine, ways
 from gpu_recipes import NETWORKS, Settings
 from gpu_report import write_report
 from gpu_slices import Job, Record, work_off
@@ -38,17 +38,23 @@ from gpu_training import train
 def jobs_of(settings: Settings) -> list[Job]:
     """Returns all jobs, in their order."""
     made = [Job("tests", lambda record: tests(settings)), Job("card", lambda record: card(settings))]
-    for network in NETWORKS:
-        for way in ways(settings.device, settings.tiny):
-            name = f"engine/{network}/{way}"
-            made.append(Job(name, partial(_engine, network, way, settings)))
+    made += _engine_jobs(settings, compiled=False)
     made.append(Job("data/rendering", lambda record: rendering(settings)))
     made.append(Job("data/choices", lambda record: choices(settings, record.results)))
-    for network in NETWORKS:
-        made.append(Job(f"data/{network}", partial(_with_results, loading, network, settings)))
+    made += [Job(f"data/{network}", partial(_with_results, loading, network, settings)) for network in NETWORKS]
+    made += _engine_jobs(settings, compiled=True)
     for network in NETWORKS:
         made.append(Job(f"training/{network}", partial(_with_results, train, network, settings), resumes=True))
     return made
+
+
+def _engine_jobs(settings, compiled):
+    return [
+        Job(f"engine/{network}/{way}", partial(_engine, network, way, settings))
+        for network in NETWORKS
+        for way in ways(settings.device, settings.tiny)
+        if bool(WAYS[way].compiled) == compiled
+    ]
 
 
 def _engine(network, way, settings, record):

@@ -1,7 +1,7 @@
 """Measures the engine on a device: time, memory, operations, the largest batch, and how near its numbers are.
 
-An update is measured of each official network in each way to multiply numbers (see measured.Way), with the published
-gradient, with the stopped one, and by plain autograd.
+An update is measured of each official network in each way to multiply numbers (see measured.Way): with the published
+gradient, with the stopped one, and by plain autograd. Compiling takes long, so that is done with the stopped one alone.
 
 The rule about numbers is flash-attention's: float64 is the measure, and the error of the fast code may be at most
 twice that of the plain code in the same precision. Errors are those of the likelihoods of all steps and images, and of
@@ -9,6 +9,7 @@ the gradient of all parameters, each as a vector: the norm of the difference by 
 """
 
 import statistics
+import time
 
 import torch
 from gpu_recipes import TINY_NETWORK
@@ -26,6 +27,7 @@ TINY_WAYS = ("fp32", "bf16, graphs")
 MODES = ("plain", "full", "stopped")
 BATCH = 32
 LARGEST = 4096  # images in a batch, at which nobody asks for more
+PATIENCE = 4.0  # seconds of an update, after which no larger batch is tried
 TOLERANCE = 2.0
 
 
@@ -39,9 +41,7 @@ def engine(network: str, way: str, device: str, tiny: bool) -> dict:
     size, batch = (9, 2) if tiny else (SIZES[network], BATCH)
     ceilings = rates_of_the_machine(network, batch, size, device, WAYS[way], 64 if tiny else None)
     rows = {}
-    for mode in MODES:
-        if mode == "plain" and WAYS[way].compiled:
-            continue  # it has no networks of its own to compile
+    for mode in ("stopped",) if WAYS[way].compiled else MODES:
         rows[mode] = _row(network, WAYS[way], mode, size, batch, device, tiny)
         share = rows[mode]["operations"] / rows[mode]["seconds"] if rows[mode]["seconds"] else None
         rows[mode] |= {f"of the {name}": share and share / rate for name, rate in ceilings.items()}
@@ -57,7 +57,7 @@ def _row(network: str, way: Way, mode: str, size: int, batch: int, device: str, 
         times = [second for _ in range(1 if tiny else 5) for second in measured.seconds(*how)]
         peak = measured.peak_bytes(*how)
     except torch.cuda.OutOfMemoryError:
-        return {"seconds": None, "operations": None, "peak_bytes": None, "largest_batch": None} | errors
+        return {"seconds": None, "operations": None, "peak_bytes": None, "largest_batch": ""} | errors
     counted = Measured(
         network, batch, size, device, Way(way.precision), mode, **small
     )  # the compiler's products have no names
@@ -66,25 +66,30 @@ def _row(network: str, way: Way, mode: str, size: int, batch: int, device: str, 
         "images_per_second": batch / statistics.median(times),
         "peak_bytes": peak,
         "operations": counted.operations(*how),
-        "largest_batch": None if way.compiled else _largest_batch(measured, how, 2 * batch if tiny else LARGEST),
+        "largest_batch": "" if way.compiled else _largest_batch(measured, how, 2 * batch if tiny else LARGEST),
     } | errors
 
 
-def _largest_batch(measured: Measured, how: tuple, most: int) -> int:
-    """Returns the largest batch of those doubled from the one measured with which an update fits the memory."""
-    fits = len(measured.images)
+def _largest_batch(measured: Measured, how: tuple, most: int) -> str:
+    """Returns the largest batch, of those doubled from the one measured, with which an update fits the memory.
+
+    Where none failed before updates became long, it says that more may fit.
+    """
+    fits, took = len(measured.images), 0.0
     try:
-        while fits < most:
+        while fits < most and took < PATIENCE:
             measured.images = torch.rand(2 * fits, *measured.images.shape[1:], device=measured.device)
+            start = time.perf_counter()
             measured.run(*how)
-            fits *= 2
+            took, fits = time.perf_counter() - start, 2 * fits
     except torch.cuda.OutOfMemoryError:
-        pass
-    measured.release()
-    return fits
+        return str(fits)
+    finally:
+        measured.release()
+    return f"{fits} or more"
 
 
-def agreement(network: str, way: Way, mode: str, size: int, device: str, batch: int = 2, **small: object) -> dict:
+def agreement(network: str, way: Way, mode: str, size: int, device: str, batch: int = 1, **small: object) -> dict:
     """Returns the errors of a mode and of plain autograd in this way, both against float64 on the CPU."""
     plainly = small | ({"input_gradients": "stopped"} if mode == "stopped" else {})
     measure = _numbers(Measured(network, batch, size, "cpu", Way(), "plain", **plainly), torch.float64)

@@ -87,7 +87,7 @@ def _cells(row: dict) -> list[str]:
     else:
         numbers = [f"{row['seconds']:.4f}", f"{row['images_per_second']:.1f}", f"{row['peak_bytes'] / 1e6:.0f}"]
         numbers += [f"{row['operations'] / 1e9:.1f}", f"{row['of the convolution']:.0%}", f"{row['of the matmul']:.0%}"]
-        numbers.append(str(row["largest_batch"] or ""))
+        numbers.append(row["largest_batch"])
     for name in ("likelihood", "gradient"):
         error = row.get(f"error of the {name}")
         said = "" if error is None else f"{error['fast']:.1e} / {error['plain']:.1e}"

@@ -98,7 +98,7 @@ def _in_fork(job: Job, record: Record, seconds: float) -> dict | None:
     except EOFError:  # it ended
         return None
     finally:
-        process.join(GRACE)
+        process.join(5.0)
         process.kill()
         process.join()
 

@@ -109,8 +109,8 @@ def test_training_by_the_command_goes_on_as_if_it_had_not_stopped(tmp_path, monk
     halves = run_command(["fit", "--ckpt_path=last", "--name=halves", "--trainer.max_steps=4"])
     assert halves.trainer.global_step == 4
     assert next(halves.model.parameters()).device.type == next(whole.model.parameters()).device.type
-    for ours, theirs in zip(halves.model.parameters(), whole.model.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)  # a GPU adds in any order
+    ours, theirs = (torch.cat([p.flatten() for p in each.model.parameters()]) for each in (halves, whole))
+    assert (ours - theirs).norm() < 1e-3 * theirs.norm()  # a GPU adds in any order
 
 
 @pytest.mark.filterwarnings("ignore:Skipped an update")
@@ -120,18 +120,18 @@ def test_an_update_that_is_skipped_leaves_what_it_leaves_on_the_cpu(tmp_path):
     states = {}
     for accelerator in ("cpu", "gpu" if ON_GPU else "cpu"):
         torch.manual_seed(0)
-        model = small(learning_rate=1e-2)
+        model = small(learning_rate=1e-2).double()  # Adam makes whole steps of what is only rounding in float32
         fit(model, images, tmp_path, accelerator=accelerator, devices=1)
         states[accelerator] = {name: value.cpu() for name, value in model.state_dict().items()}
         assert model.guard.skipped == 1
     first, *others = states.values()
     for other in others:
-        torch.testing.assert_close(other, first, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(other, first, rtol=1e-6, atol=1e-9)
 
 
 @needs_gpu
 @pytest.mark.parametrize("how", [True, "graphs"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["full", "stopped"])
 @pytest.mark.filterwarnings("ignore")  # the compiler warns of itself
 def test_compiled(mode, how):
     torch._dynamo.reset()

@@ -65,4 +65,4 @@ def begin_graphs(device: torch.device) -> None:
             f"compile_networks='graphs' needs an NVIDIA GPU, and the images are on the device {device.type!r}: give "
             "compile_networks=true, or leave it out"
         )
-    torch.compiler.cudagraph_mark_step_begin()
+    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
