@@ -4,10 +4,11 @@ python benchmarks/scaling.py [--json docs/results/scaling.json]
 
 1. Bytes that an update sums over the processes, for each official network: those that DistributedDataParallel hands to
    its communication hook, and those of Muon. Beside them the operations of an update of one image.
-2. The constants of the model, by gloo on this machine: seconds of an update of one process with batch b, c0 + c1 b, and
-   seconds of a sum of s bytes over 2 processes, a + s / w. Each time is the least of all turns.
+2. The constants of the model, by gloo on this machine: processor seconds of an update of one process with batch b,
+   c0 + c1 b, and seconds of a sum of s bytes over 2 processes, a + s / w. Each is the least of all turns.
 3. The model's T(n) = max(1, n / cores) (c0 + c1 B / n) + 2 (n - 1) / n (n a / 2 + s / w) beside what 1, 2 and 4
-   processes take that share a batch of B. Where n is above the number of cores they wait for each other's cores.
+   processes take that share a batch of B. Where n is above the number of cores they wait for each other's cores. The
+   processor seconds of a process are held against c0 + c1 B / n: other work on the machine does not count in them.
 4. What the model says of GPUs, with constants that are assumed: see ``Device``.
 """
 
@@ -133,7 +134,7 @@ def seconds_of_sums(rounds):
 
 
 def seconds_of_update(batch, size, updates=3):
-    """Returns the least seconds of an update of this process's share, and the bytes that one sums."""
+    """Returns the least seconds of an update, the least processor seconds in this process, and the bytes of its sum."""
     counted = []
     model, shared = shared_model("tetrominoes", counted, optimizer="tf_adam", adam_learning_rate=None)
     optimizer = model.configure_optimizers()["optimizer"]
@@ -142,25 +143,24 @@ def seconds_of_update(batch, size, updates=3):
     for _ in range(updates + 1):
         counted.clear()
         distributed.barrier()
-        start = time.perf_counter()
+        start, worked = time.perf_counter(), time.process_time()
         update(model, shared, optimizer, images, noise)
-        times.append(time.perf_counter() - start)
-    return min(times[1:]), sum(counted)
+        times.append((time.perf_counter() - start, time.process_time() - worked))
+    return *(min(each) for each in zip(*times[1:], strict=True)), sum(counted)
 
 
 def timed(batch, size, rounds):
-    """Returns the least seconds of an update of one process by its batch, and of a shared batch by processes.
+    """Returns the least seconds and processor seconds of an update, by the number of processes and the batch of each.
 
     They are measured in turn, so that a slow minute of the machine falls on all.
     """
     settings = [(1, batch // 4), (1, batch // 2), *((count, batch // count) for count in PROCESSES)]
-    least = dict.fromkeys(settings, float("inf"))
+    least = dict.fromkeys(settings, (float("inf"), float("inf")))
     for _ in range(rounds):
         for count, share in settings:
-            seconds, _ = in_processes(count, seconds_of_update, share, size)
-            least[count, share] = min(least[count, share], seconds)
-    alone = {share: seconds for (count, share), seconds in least.items() if count == 1}
-    return alone, {count: least[count, batch // count] for count in PROCESSES}
+            seconds, worked, _ = in_processes(count, seconds_of_update, share, size)
+            least[count, share] = min(least[count, share][0], seconds), min(least[count, share][1], worked)
+    return least
 
 
 def line(points):
@@ -189,11 +189,16 @@ def main():
     parser.add_argument("--json", type=Path, help="also write what was found to this file")
     parser.add_argument("--rounds", type=int, default=5, help="turns; in each, three updates are timed of each setting")
     parser.add_argument("--batch", type=int, default=8, help="images of an update, shared by the processes")
-    parser.add_argument("--size", type=int, default=35, help="side of these images")
+    parser.add_argument("--size", type=int, default=24, help="side of these images")
+    parser.add_argument("--cores", type=float, help="of this machine that other work leaves; all")
     given = parser.parse_args()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = given.cores or there
     torch.set_num_threads(1)
-    found = {"machine": f"{platform.machine()}, {cores} cores, torch {torch.__version__}", "networks": {}}
+    found = {
+        "machine": f"{platform.machine()}, {there} cores, of which {cores:g} free, torch {torch.__version__}",
+        "networks": {},
+    }
     print(
         f"{found['machine']}\n\n| network | MB of gradients | MB of Muon | buckets | GFLOP of an image | FLOP a byte |"
     )
@@ -209,21 +214,28 @@ def main():
         numbers = f"{row['gradients'] / 1e6:.2f} | {row['muon'] / 1e6:.2f} | {row['buckets']}"
         print(f"| {network} | {numbers} | {row['operations of an image'] / 1e9:.1f} | {each:,.0f} |", flush=True)
 
-    alone, together = timed(given.batch, given.size, given.rounds)
-    c0, c1 = line(list(alone.items()))
+    least = timed(given.batch, given.size, given.rounds)
+    alone = [(share, worked) for (count, share), (_, worked) in least.items() if count == 1]
+    c0, c1 = line(alone)
     sums = {count: in_processes(count, seconds_of_sums, given.rounds) for count in PROCESSES if count > 1}
-    a, slope = line(sums[2])
-    sent = in_processes(1, seconds_of_update, 1, 9, 1)[1]
-    constants = {"c0": c0, "c1": c1, "a": a, "w": 1 / slope, "bytes": sent}
+    (_, a), *_, (most, longest) = sums[2]  # the sum of one number, and the largest
+    w = most / (longest - a)
+    *_, sent = in_processes(1, seconds_of_update, 1, 9, 1)
+    constants = {"c0": c0, "c1": c1, "a": a, "w": w, "bytes": sent}
     found |= {"constants": constants, "alone": alone, "sums": sums, "updates": []}
     print(
-        f"\nc0 {c0 * 1e3:.1f} ms, c1 {c1 * 1e3:.1f} ms an image, a {a * 1e6:.0f} us, w {1e-6 / slope:.0f} MB/s\n\n"
-        f"| processes that share {given.batch} images | seconds | the model's | by it |\n|---:|---:|---:|---:|"
+        f"\n{given.size}x{given.size} pixels: c0 {c0 * 1e3:.1f} ms, c1 {c1 * 1e3:.1f} ms an image, a {a * 1e6:.0f} us, "
+        f"w {w / 1e6:.0f} MB/s\n\n| processes that share {given.batch} images | processor seconds of each | "
+        "the model's | by it | seconds | the model's | by it |\n|---:|---:|---:|---:|---:|---:|---:|"
     )
-    for count, seconds in together.items():
+    for count in PROCESSES:
+        seconds, worked = least[count, given.batch // count]
         said = predicted(count, given.batch, constants, cores)
-        found["updates"].append({"processes": count, "seconds": seconds, "predicted": said})
-        print(f"| {count} | {seconds:.3f} | {said:.3f} | {seconds / said:.2f} |", flush=True)
+        work = c0 + c1 * given.batch / count
+        row = {"processes": count, "seconds": seconds, "predicted": said, "worked": worked, "work": work}
+        found["updates"].append(row)
+        of_work = f"{worked:.3f} | {work:.3f} | {worked / work:.2f}"
+        print(f"| {count} | {of_work} | {seconds:.3f} | {said:.3f} | {seconds / said:.2f} |", flush=True)
 
     print("\n| GPUs, by the model | " + " | ".join(f"{network}, 32 images" for network in NETWORKS) + " |")
     print(f"|---:|{'---:|' * len(NETWORKS)}")
