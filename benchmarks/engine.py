@@ -16,110 +16,20 @@ of the decoder's convolution (forward or backward) and of a product of large squ
 
 import argparse
 import contextlib
-import gc
 import json
 import multiprocessing
 import os
 import platform
 import statistics
 import sys
-import time
-from itertools import accumulate
 from pathlib import Path
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from measured import MODES, PHASES, SIZES, Measured, Way, rates_of_the_machine
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-from plain import PlainIODINE
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from iodine_pl import IODINE
 from iodine_pl.cli.memory import keep_freed_memory
-
-MODES = {
-    "plain": (PlainIODINE, {}),
-    "full": (IODINE, {}),
-    "recompute": (IODINE, {"recompute": True}),
-    "stopped": (IODINE, {"input_gradients": "stopped"}),
-}
-SIZES = {"tetrominoes": 35, "multi_dsprites": 64, "clevr6": 128}
-PHASES = ("train", "evaluate")
-
-
-class Operations(TorchDispatchMode):
-    """Counts floating-point operations. Torch's FlopCounterMode cannot: it refuses an autograd.grad to a leaf."""
-
-    def __init__(self):
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        count = flop_registry.get(function._overloadpacket)
-        if count is not None:
-            self.total += count(*args, **(kwargs or {}), out_val=result)
-        return result
-
-
-class Measured:
-    """Runs one mode of one network; lives in a process of its own."""
-
-    def __init__(self, network, batch, size, device, compiled, mode):
-        kind, arguments = MODES[mode]
-        if compiled and mode != "plain":
-            arguments = arguments | {"compile_networks": True}
-        torch.manual_seed(0)
-        self.device = torch.device(device)
-        self.model = getattr(kind, network)(**arguments).to(self.device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4)
-        self.images = torch.rand(batch, 3, size, size, device=self.device)
-
-    def run(self, phase, steps, slots):
-        self.model.num_iterations, self.model.num_slots = steps, slots
-        if phase == "evaluate":
-            with torch.no_grad():
-                self.model(self.images)
-        else:
-            self.optimizer.zero_grad()
-            self.model.loss(self.images)[0].backward()
-            self.optimizer.step()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def seconds(self, *how):
-        """Returns the times of two runs, after another: the first after a pause is slower."""
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            self.run(*how)
-            times.append(time.perf_counter() - start)
-        return times[1:]
-
-    def peak_bytes(self, *how):
-        self.optimizer.zero_grad()
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            self.run(*how)
-            return torch.cuda.max_memory_allocated() - before
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-            self.run(*how)
-        events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
-        return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
-
-    def operations(self, *how):
-        with Operations() as counter:
-            self.run(*how)
-        return counter.total
-
-    def release(self):
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
 
 def serve(connection, keep_memory, *arguments):
@@ -152,37 +62,6 @@ class Worker:
         return self.connection.recv()
 
 
-def rates_of_the_machine(network, batch, size, device):
-    """Returns the best operations per second of the decoder's convolution, and of a matrix product."""
-    model = getattr(IODINE, network)()
-    convolution = model.decoder.hidden[2].to(device)
-    n = batch * model.num_slots
-    x = torch.rand(n, convolution.in_channels, size, size, device=device).to(memory_format=torch.channels_last)
-    x.requires_grad_()
-    y = convolution(x)
-    gradient = torch.rand_like(y)
-    operations = 2 * y.numel() * convolution.weight[0].numel()
-    side = 2048 if device == "cpu" else 8192
-    a = torch.rand(side, side, device=device)
-
-    def best(function, count):
-        times = []
-        for _ in range(10):
-            start = time.perf_counter()
-            function()
-            if device != "cpu":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-        return count / min(times[2:])
-
-    backward = [x, convolution.weight]
-    convolutions = (
-        best(lambda: convolution(x), operations),
-        best(lambda: torch.autograd.grad(y, backward, gradient, retain_graph=True), 2 * operations),
-    )
-    return {"convolution": max(convolutions), "matmul": best(lambda: a @ a, 2 * side**3)}
-
-
 def measure(given):
     """Returns the rows of all modes and phases at every T and K that is asked for."""
     network, batch = given.network, given.batch
@@ -190,7 +69,7 @@ def measure(given):
     usual = (model.num_iterations, model.num_slots)
     settings = [(steps, usual[1]) for steps in given.steps] + [(usual[0], slots) for slots in given.slots]
     settings = [usual, *(s for s in dict.fromkeys(settings) if s != usual)]
-    arguments = (not given.system_allocator, network, batch, given.size, given.device, given.compile)
+    arguments = (not given.system_allocator, network, batch, given.size, given.device, Way(compiled=given.compile))
     workers = {mode: Worker(*arguments, mode) for mode in MODES}
     rows = []
     with tqdm(total=len(settings) * len(MODES) * 2 * (given.rounds + 2), file=sys.stderr, disable=None) as bar:

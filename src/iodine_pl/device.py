@@ -1,13 +1,14 @@
-"""What differs between devices: when reading a number waits, how numbers travel, and autocast."""
+"""What differs between devices: when reading a number waits, how numbers travel, autocast, and CUDA graphs."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-__all__ = ["Late", "autocast_as", "reading_waits", "sent"]
+__all__ = ["Late", "autocast_as", "begin_graphs", "reading_waits", "sent"]
 
 
 def reading_waits(x: Tensor) -> bool:
@@ -51,3 +52,17 @@ def autocast_as(device_type: str, dtype: torch.dtype | None) -> AbstractContextM
     if not torch.amp.is_autocast_available(device_type):
         return nullcontext()
     return torch.autocast(device_type, dtype, enabled=dtype is not None, cache_enabled=False)
+
+
+def begin_graphs(device: torch.device) -> None:
+    """Tells the CUDA graphs of compiled modules that a new forward pass begins, which may write over the last one's.
+
+    Raises:
+        MisconfigurationException: if the device has no CUDA graphs.
+    """
+    if device.type != "cuda":
+        raise MisconfigurationException(
+            f"compile_networks='graphs' needs an NVIDIA GPU, and the images are on the device {device.type!r}: give "
+            "compile_networks=true, or leave it out"
+        )
+    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]

@@ -1,0 +1,160 @@
+"""A GPU computes what the CPU computes, and nothing in an update or an evaluation waits for it.
+
+Skipped where there is no GPU. TESTED_DEVICE=cpu runs on the CPU what can be run there: do the tests themselves work?
+"""
+
+import os
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from command import TINY
+from helpers import SMALL, fit, small
+from train_in_double import MODES
+
+from iodine_pl import IODINE
+from iodine_pl.callbacks import AdjustedRandIndex, SlotUse
+from iodine_pl.cli import run_command
+from iodine_pl.datamodules.synthetic.clevr import ClevrGenerator
+
+DEVICE = torch.device(os.environ.get("TESTED_DEVICE", "cuda"))
+ON_GPU = DEVICE.type == "cuda"
+LIKELIHOODS = {"mixture": {}, "mean": {"pixel_likelihood": "mean", "bounded_means": True}}
+
+pytestmark = pytest.mark.skipif(ON_GPU and not torch.cuda.is_available(), reason="there is no GPU")
+needs_gpu = pytest.mark.skipif(not ON_GPU, reason="asks a GPU")
+
+
+@pytest.fixture
+def waiting_refused():
+    """Makes an error of every wait for the GPU."""
+    if ON_GPU:
+        torch.cuda.set_sync_debug_mode("error")
+    yield
+    if ON_GPU:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("mode", MODES)
+def test_loss_and_gradients_are_those_of_the_cpu(mode, likelihood):
+    arguments = SMALL | MODES[mode] | LIKELIHOODS[likelihood] | {"lstm_size": 5}
+    on_cpu = IODINE(**arguments).double()
+    images, noise = torch.rand(2, 3, 11, 14).double(), torch.randn(on_cpu.noise_shape(2)).double()
+    on_device = IODINE(**arguments).double().to(DEVICE)
+    on_device.load_state_dict(on_cpu.state_dict())
+    expected, _ = on_cpu.loss(images, noise=noise)
+    loss, _ = on_device.loss(images.to(DEVICE), noise=noise.to(DEVICE))
+    torch.testing.assert_close(loss.cpu(), expected, rtol=1e-10, atol=0)
+    expected.backward()
+    loss.backward()
+    for (name, theirs), ours in zip(on_cpu.named_parameters(), on_device.parameters(), strict=True):
+        assert (ours.grad.cpu() - theirs.grad).norm() < 1e-8 * theirs.grad.norm().clamp(min=1e-6), name
+
+
+@pytest.mark.parametrize("arguments", [*MODES.values(), {"optimizer": "muon"}], ids=[*MODES, "Muon"])
+def test_an_update_waits_for_nothing(arguments, monkeypatch, request):
+    model = IODINE(**SMALL | arguments).to(DEVICE)
+    for name in ("log", "log_dict"):
+        monkeypatch.setattr(model, name, lambda *_, **__: None)
+    model._trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    optimizer = model.configure_optimizers()["optimizer"]
+    batch = {"image": torch.zeros(2, 3, 12, 12, dtype=torch.uint8, device=DEVICE)}
+
+    def update():
+        loss = model.training_step(batch, 0)
+        optimizer.zero_grad()
+        loss.backward()
+        model.configure_gradient_clipping(optimizer)
+
+    def updated():
+        optimizer.step(update)
+        model.guard.settle()
+
+    updated()  # constants are made once, and the libraries make plans
+    request.getfixturevalue("waiting_refused")
+    updated()
+
+
+def test_an_evaluation_waits_for_nothing(request):
+    model = IODINE(**SMALL).to(DEVICE).eval()
+    batch = {
+        "image": torch.zeros(2, 3, 12, 12, dtype=torch.uint8, device=DEVICE),
+        "label": torch.zeros(2, 12, 12, dtype=torch.uint8, device=DEVICE),
+        "index": torch.arange(2),
+    }
+    callbacks = (AdjustedRandIndex(), SlotUse())
+
+    def evaluate():
+        with torch.no_grad():
+            result = model.validation_step(batch, 0)
+            for callback in callbacks:
+                callback.on_validation_batch_end(None, model, result, batch, 0)
+
+    model.on_validation_epoch_start()
+    for callback in callbacks:
+        callback.on_validation_epoch_start(None, model)
+    evaluate()
+    request.getfixturevalue("waiting_refused")
+    evaluate()
+
+
+def test_training_by_the_command_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["fit", *(flag for flag in TINY if "accelerator" not in flag), "--trainer.devices=1"]
+    arguments += [f"--trainer.accelerator={'gpu' if ON_GPU else 'cpu'}", "--trainer.enable_progress_bar=false"]
+    arguments += ["--trainer.limit_val_batches=1"]
+    whole = run_command([*arguments, "--name=whole", "--trainer.max_steps=4"])
+    run_command([*arguments, "--name=halves", "--trainer.max_steps=2"])
+    halves = run_command(["fit", "--ckpt_path=last", "--name=halves", "--trainer.max_steps=4"])
+    assert halves.trainer.global_step == 4
+    assert next(halves.model.parameters()).device.type == next(whole.model.parameters()).device.type
+    ours, theirs = (torch.cat([p.flatten() for p in each.model.parameters()]) for each in (halves, whole))
+    assert (ours - theirs).norm() < 1e-3 * theirs.norm()  # a GPU adds in any order
+
+
+@pytest.mark.filterwarnings("ignore:Skipped an update")
+def test_an_update_that_is_skipped_leaves_what_it_leaves_on_the_cpu(tmp_path):
+    images = torch.rand(8, 3, 8, 8)
+    images[5] = torch.nan
+    states = {}
+    for accelerator in ("cpu", "gpu" if ON_GPU else "cpu"):
+        torch.manual_seed(0)
+        model = small(learning_rate=1e-2).double()  # Adam makes whole steps of what is only rounding in float32
+        fit(model, images, tmp_path, accelerator=accelerator, devices=1)
+        states[accelerator] = {name: value.cpu() for name, value in model.state_dict().items()}
+        assert model.guard.skipped == 1
+    first, *others = states.values()
+    for other in others:
+        torch.testing.assert_close(other, first, rtol=1e-6, atol=1e-9)
+
+
+@needs_gpu
+@pytest.mark.parametrize("how", [True, "graphs"])
+@pytest.mark.parametrize("mode", ["full", "stopped"])
+@pytest.mark.filterwarnings("ignore")  # the compiler warns of itself
+def test_compiled(mode, how):
+    torch._dynamo.reset()
+    settings = SMALL | MODES[mode] | {"decoder_channels": (4,), "encoder_channels": (4,)}
+    model = IODINE(**settings).double().to(DEVICE)
+    compiled = IODINE(**settings, compile_networks=how).double().to(DEVICE)
+    compiled.load_state_dict(model.state_dict())
+    for _ in range(4):  # graphs are recorded at the second time, and played from the third
+        images = torch.rand(2, 3, 12, 12, dtype=torch.float64, device=DEVICE)
+        noise = torch.randn(model.noise_shape(2), dtype=torch.float64, device=DEVICE)
+        (expected, _), (loss, _) = model.loss(images, noise=noise), compiled.loss(images, noise=noise)
+        torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
+        model.zero_grad()
+        compiled.zero_grad()
+        expected.backward()
+        loss.backward()
+        for (name, ours), theirs in zip(compiled.named_parameters(), model.parameters(), strict=True):
+            assert (ours.grad - theirs.grad).norm() < 1e-8 * theirs.grad.norm(), name
+
+
+def test_clevr_is_rendered_as_on_the_cpu():
+    ours, theirs = (
+        next(ClevrGenerator(size=16, device=device.type).scenes(0, 2)) for device in (DEVICE, torch.device("cpu"))
+    )
+    assert abs(ours[0].astype(int) - theirs[0].astype(int)).mean() < 1.0
+    assert (ours[1] != theirs[1]).mean() < 0.02
