@@ -60,10 +60,11 @@ def step_scores(result: Decomposition, label: Tensor) -> dict[str, Tensor]:
 
 
 def quartiles(values: NDArray[Any]) -> dict[str, Any]:
-    """Returns mean and quartiles over axis 0, NaN left out, as lists or numbers."""
+    """Returns mean, its standard error and quartiles over axis 0, NaN left out, as lists or numbers."""
     low, median, high = np.nanquantile(values, [0.25, 0.5, 0.75], axis=0)
     return {
         "mean": np.nanmean(values, axis=0).tolist(),
+        "standard error": (np.nanstd(values, axis=0) / np.sqrt((~np.isnan(values)).sum(axis=0))).tolist(),
         "lower quartile": low.tolist(),
         "median": median.tolist(),
         "upper quartile": high.tolist(),
