@@ -51,16 +51,19 @@ def run_folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def page(run_folder, monkeypatch, capsys):
-    monkeypatch.chdir(run_folder)
-    main(["runs/tetrominoes/version_0", "--images", "2"])
-    target = Path("runs/tetrominoes/version_0/report.html")
-    assert capsys.readouterr().out.splitlines()[-1] == f"Wrote {target}"
+@pytest.fixture(scope="module")
+def page(run_folder):
+    target = run_folder / "runs/tetrominoes/version_0/report.html"
+    before = Path.cwd()
+    os.chdir(run_folder)
+    try:
+        main(["runs/tetrominoes/version_0", "--images", "2"])
+    finally:
+        os.chdir(before)
     return target
 
 
-@pytest.fixture(params=[(1280, 900), (390, 844)], ids=["wide", "phone"])
+@pytest.fixture(scope="module", params=[(1280, 900), (390, 844)], ids=["wide", "phone"])
 def browser(request):
     driver = shutil.which("chromedriver")
     if driver is None or shutil.which("chromium") is None:
@@ -143,10 +146,11 @@ def test_is_used_in_a_browser(page, browser):
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
-def test_two_runs_stand_side_by_side(run_folder, browser, monkeypatch):
+def test_two_runs_stand_side_by_side(run_folder, browser, monkeypatch, capsys):
     monkeypatch.chdir(run_folder)
     main(["runs/tetrominoes/version_0", "runs/tetrominoes/version_0/checkpoints/last.ckpt", "--images", "1"])
     page = Path("runs/tetrominoes/version_0/comparison.html")
+    assert capsys.readouterr().out.splitlines()[-1] == f"Wrote {page}"
     opened(browser, page)
     title = browser.find_element("css selector", "h1").text.split("\n")
     assert title == ["runs/tetrominoes/version_0", "runs/tetrominoes/version_0"]
@@ -206,7 +210,8 @@ def headline(text, score):
     return re.search(pattern, text).groups()
 
 
-def test_the_scores_are_those_of_the_experiment_or_of_images(page):
+def test_the_scores_are_those_of_the_experiment_or_of_images(run_folder, page, monkeypatch):
+    monkeypatch.chdir(run_folder)
     file = page.parent / "experiments/segmentation.json"
     text = page.read_text()
     table = {row["score"]: row for row in json.loads(file.read_text())["table"]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,12 @@ class KeepOrigin(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        versions = {"iodine-pl": iodine_pl.__version__, "torch": str(torch.__version__), "lightning": pl.__version__}
-        versions["Python"] = platform.python_version()
+        versions = {
+            "iodine-pl": iodine_pl.__version__,
+            "torch": str(torch.__version__),
+            "lightning": version("pytorch-lightning"),
+            "Python": platform.python_version(),
+        }
         checkpoint["origin"] = {
             "command": self.command,
             "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),

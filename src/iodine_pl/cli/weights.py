@@ -85,4 +85,5 @@ def report(runs: list[str], out: Path | None = None, config: Path | None = None,
     """
     if len(runs) > 2:
         raise ValueError(f"a report is of one run or of two, got {len(runs)}")
-    print(f"Wrote {write_report(runs[0], out, config, images, *runs[1:])}")
+    other = runs[1] if len(runs) == 2 else None
+    print(f"Wrote {write_report(runs[0], out, config, images, other)}")

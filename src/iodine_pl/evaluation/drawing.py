@@ -42,7 +42,8 @@ def as_pixels(image: NDArray[np.floating]) -> Pixels:
     """Makes a tile of an image ``(3, H, W)`` in [0, 1], enlarged if it is small."""
     pixels = np.rint(np.clip(image, 0.0, 1.0) * 255).astype(np.uint8).transpose(1, 2, 0)
     scale = enlargement(*pixels.shape[:2])
-    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+    tile: Pixels = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+    return tile
 
 
 def outlined(tile: Pixels, region: NDArray[np.bool_]) -> Pixels:
@@ -87,10 +88,11 @@ def draw_table(columns: Sequence[Column], rows: Sequence[Sequence[Pixels | str |
         _font(_SIZES[-1]),
     )
     line = round(font.size * 1.5)
-    widths = [
-        width + 2 if tile else _GAP + _widest(font, [column.head, *(row[i] for row in rows if isinstance(row[i], str))])
-        for i, (column, tile) in enumerate(zip(columns, tiles, strict=True))
-    ]
+    widths = [width + 2] * len(columns)
+    for i, column in enumerate(columns):
+        words = [cell for cell in (row[i] for row in rows) if isinstance(cell, str)]
+        if not tiles[i]:
+            widths[i] = _GAP + _widest(font, [column.head, *words])
     lefts, right = [], 0
     for column, size in zip(columns, widths, strict=True):
         lefts.append(right + (_WIDE_GAP if column.apart else _GAP))

@@ -85,7 +85,9 @@ def slot_rows(
     labels = [None] * len(masks) if label is None else list(label.cpu())
     if orders is None:
         orders = [slot_order(each, true) for each, true in zip(masks, labels, strict=True)]
-    ari = None if label is None else adjusted_rand_index(label.cpu(), slot_of_pixel(masks)).tolist()
+    scores: list[float | None] = [None] * len(masks)
+    if label is not None:
+        scores = adjusted_rand_index(label.cpu(), slot_of_pixel(masks)).tolist()
     rows = []
     for i, (order, true) in enumerate(zip(orders, labels, strict=True)):
         colors = slot_palette(max([*order.numbers, *order.entities]) + 1)
@@ -93,7 +95,7 @@ def slot_rows(
         found = mask_image(masks[i, order.slots], colors[list(order.numbers)])
         shown = list(slots[i, order.slots])
         image, reconstruction = _rgb(images[i]), _rgb(result.reconstruction[i])
-        rows.append(Row(image, reconstruction, truth, found, ari and ari[i], shown, order.background))
+        rows.append(Row(image, reconstruction, truth, found, scores[i], shown, order.background))
     return rows
 
 

@@ -142,7 +142,7 @@ def _differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
 def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(settings, dict):
         return {prefix: settings}
-    inner = {}
+    inner: dict[str, Any] = {}
     for name, value in settings.items():
         below = prefix if name == "init_args" else f"{prefix}.{name}" if prefix else str(name)
         inner |= _flat(value, below)

@@ -43,7 +43,7 @@ def packed(picture: Pixels | bytes, budget: int) -> str:
     for quality in (*([None] if image.width * image.height <= _EXACT else []), *_QUALITIES):
         data = io.BytesIO()
         if quality is None:
-            image.save(data, "webp", lossless=True)
+            image.save(data, "webp", lossless=True, quality=40, method=2)  # of effort, not of loss
         else:
             image.convert("RGB").save(data, "webp", quality=quality)
         content = data.getvalue()

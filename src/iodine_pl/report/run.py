@@ -58,11 +58,11 @@ def find_run(source: str | Path, config: str | Path | None) -> Run:
     else:
         checkpoint = find_weights(source)
         folder = run_of(checkpoint)
+    model = model_in(checkpoint, SceneModel)  # type: ignore[type-abstract]
     content = read_checkpoint(checkpoint)
     settings, file = _settings(checkpoint, content, folder, config)
     card = {} if folder is not None else _card(checkpoint)
     events = read_events(folder) if folder is not None else Events({}, 0.0, None)
-    model = model_in(checkpoint, SceneModel)  # type: ignore[type-abstract]
     return Run(str(folder or source), checkpoint, folder, content, card, settings, file, model, events)
 
 

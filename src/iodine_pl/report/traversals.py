@@ -81,7 +81,7 @@ class Scene:
     def _decode(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Returns logits (N, 1, H, W) and means (N, C, H, W) of latents (N, D)."""
         with torch.no_grad():
-            parts = [self.model.decoder(part[:, None], *self.size) for part in latents.split(_AT_ONCE)]
+            parts = [self.model.decoder(part[:, None], *self.size) for part in torch.split(latents, _AT_ONCE)]
         parameters = torch.cat([part.parameters for part in parts])
         return torch.cat([part.mask_logits for part in parts]), self.model.distribution.mean(parameters)[:, 0]
 
@@ -121,4 +121,5 @@ def _smaller(tiles: Tensor, factor: int) -> Tensor:
     """Takes the mean over squares of ``factor`` pixels of tiles (rows, columns, 3, H, W)."""
     if factor == 1:
         return tiles
-    return F.avg_pool2d(tiles.flatten(0, 1), factor, ceil_mode=True).unflatten(0, tiles.shape[:2])
+    pooled = F.avg_pool2d(tiles.flatten(0, 1), factor, ceil_mode=True)
+    return pooled.reshape(*tiles.shape[:2], *pooled.shape[1:])
