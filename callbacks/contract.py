@@ -6,9 +6,10 @@ import inspect
 from typing import Any, get_type_hints
 
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-__all__ = ["decompose", "decomposition_of", "require_fields"]
+__all__ = ["decompose", "decomposed_mean", "decomposition_of", "require_fields"]
 
 
 def require_fields(callback: pl.Callback, module: pl.LightningModule, *fields: str) -> None:
@@ -65,3 +66,22 @@ def decompose(module: pl.LightningModule, batch: Any, batch_idx: int, **options:
             "module from iodine_pl.SceneModel, or leave the experiment out"
         )
     return module(batch, **given)
+
+
+def decomposed_mean(module: pl.LightningModule, result: Any) -> Any:
+    """Decodes the posterior's mean in place of the sample: masks, means and reconstruction are others.
+
+    Args:
+        module: the model.
+        result: its decomposition of a batch.
+
+    Returns:
+        What was given, with these fields replaced; None if the module has no ``decode(latents, height, width)``.
+    """
+    decode = getattr(module, "decode", None)
+    if decode is None:
+        return None
+    with torch.no_grad():
+        masks, means = decode(result.mean, *result.reconstruction.shape[-2:])
+    reconstruction = torch.einsum("bkhw,bkchw->bchw", masks, means)
+    return result._replace(masks=masks, means=means, reconstruction=reconstruction)

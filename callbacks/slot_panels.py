@@ -8,17 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from iodine_pl.callbacks.contract import decompose, decomposition_of, require_fields
+from iodine_pl.callbacks.contract import decompose, decomposed_mean, decomposition_of, require_fields
 from iodine_pl.callbacks.loggers import log_image
 from iodine_pl.callbacks.run_folder import run_folder
-from iodine_pl.evaluation.panels import refinement_panel, slot_tiles, tile_grid
+from iodine_pl.evaluation.drawing import Pixels
+from iodine_pl.evaluation.panels import Row, draw_rows, refinement_panel, slot_rows
 from iodine_pl.files.atomic import written_beside
 
 __all__ = ["SlotPanels"]
@@ -29,8 +27,9 @@ class SlotPanels(pl.Callback):
 
     ``slots`` shows the decompositions that the step returned, which are those that :class:`AdjustedRandIndex` counts.
     ``refinement`` shows the first image over the refinement steps, for which its batch is decomposed again. A
-    :class:`iodine_pl.SceneModel` does so with the same noise, so the last row is the first row of ``slots``. The
-    picture needs a ``forward`` that takes ``return_steps``, as IODINE's does.
+    :class:`iodine_pl.SceneModel` does so with the same noise, so the row of the last step is the first row of
+    ``slots``. The row ``mean`` decodes the posterior's mean where the others decode a sample. The picture needs a
+    ``forward`` that takes ``return_steps``, as IODINE's does.
 
     PNG files go to ``panels/`` in the run's folder, so they are there without a logger. Loggers that take images get
     them too, see :mod:`iodine_pl.callbacks.loggers`. Those of a test and of predictions begin with ``test_`` and
@@ -54,8 +53,8 @@ class SlotPanels(pl.Callback):
         self.latest: Path | None = None
         self._validations = 0
         self._drawing = False
-        self._rows: list[list[Tensor]] = []
-        self._refinement: NDArray[np.uint8] | None = None
+        self._rows: list[Row] = []
+        self._refinement: Pixels | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         require_fields(self, pl_module, "reconstruction", "masks", "means")
@@ -82,18 +81,19 @@ class SlotPanels(pl.Callback):
         if not self._drawing or dataloader_idx or missing <= 0:
             return
         images = batch["image"] if isinstance(batch, dict) else batch
-        last = images if images.ndim == 4 else images[:, -1]  # the frame of a sequence that is scored
+        label = batch.get("label") if isinstance(batch, dict) else None
         with _random_state_of_its_own(pl_module.device):
-            self._rows += slot_tiles(last, decomposition_of(pl_module, batch, outputs))[:missing]
+            self._rows += slot_rows(images, decomposition_of(pl_module, batch, outputs), label)[:missing]
         if not batch_idx and "return_steps" in inspect.signature(pl_module.forward).parameters:
             with _random_state_of_its_own(pl_module.device):
-                steps = decompose(pl_module, batch, batch_idx, return_steps=True).steps
-            self._refinement = refinement_panel(images, steps)
+                result = decompose(pl_module, batch, batch_idx, return_steps=True)
+                mean = decomposed_mean(pl_module, result)
+            self._refinement = refinement_panel(images, result.steps, label, mean)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         stage = "test_" if trainer.testing else "predict_" if trainer.predicting else ""
         if self._rows:
-            self.latest = self._write(trainer, f"{stage}slots", tile_grid(self._rows))
+            self.latest = self._write(trainer, f"{stage}slots", draw_rows(self._rows))
         if self._refinement is not None:
             self._write(trainer, f"{stage}refinement", self._refinement)
         self._start(trainer, drawing=False)
@@ -106,7 +106,7 @@ class SlotPanels(pl.Callback):
         self._drawing = drawing and trainer.is_global_zero
         self._rows, self._refinement = [], None
 
-    def _write(self, trainer: pl.Trainer, name: str, picture: NDArray[np.uint8]) -> Path:
+    def _write(self, trainer: pl.Trainer, name: str, picture: Pixels) -> Path:
         path = self._folder / f"{name}_{trainer.global_step:07d}.png"
         with written_beside(path) as partial:
             Image.fromarray(picture).save(partial, format="PNG")

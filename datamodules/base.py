@@ -77,6 +77,8 @@ class SceneDataModule(pl.LightningDataModule):
     generator: Generator | None = None
     size: int | None = None
     filter: Filter = ANTIALIASED
+    only_evaluates: bool = False
+    """Set where no Trainer says that nothing is trained: a generated set then has no training files."""
     factor_kinds: ClassVar[Mapping[str, Literal["scalar", "angle", "category"]]] = {}
     """The factors that the paper's probes learn to tell from a latent."""
 
@@ -167,7 +169,7 @@ class SceneDataModule(pl.LightningDataModule):
     def _first(self) -> int:
         """Position of the first scene that is read: a generated set that is only evaluated on has no training files."""
         evaluates = self.trainer is not None and self.trainer.state.fn not in (None, TrainerFn.FITTING)
-        if self.path is not None or not evaluates:
+        if self.path is not None or not (evaluates or self.only_evaluates):
             return 0
         shard = self._own_generator().shard
         return (self.num_train or 0) // shard * shard

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from numpy.typing import NDArray
 from torch import Tensor
 
 from iodine_pl import SceneModel
@@ -22,45 +20,21 @@ from iodine_pl.callbacks.experiments.common.rows import Columns, of_all_processe
 from iodine_pl.callbacks.experiments.common.training_scenes import train_rows
 from iodine_pl.checkpoints.loading import load_model
 from iodine_pl.evaluation.dci import dci
+from iodine_pl.evaluation.drawing import Column, Pixels, as_pixels, draw_table, side_by_side
 from iodine_pl.evaluation.matching import slot_of_entity
-from iodine_pl.evaluation.panels import tile_grid
 from iodine_pl.evaluation.probe import FactorKind
+from iodine_pl.evaluation.traversal import kl_of_latents, traverse
 
-__all__ = ["Disentanglement", "latents_by_kl", "traverse"]
-
-
-def latents_by_kl(mean: Tensor, std: Tensor, prior_scale: float) -> Tensor:
-    """Returns the latents' numbers, that with the largest KL to the prior first: ``(D,)`` of ``(D,)``."""
-    ratio = (std / prior_scale).square()
-    return (ratio + (mean / prior_scale).square() - 1.0 - ratio.log()).argsort(descending=True)
-
-
-def traverse(model: Any, latents: Tensor, slot: int, latent: int, values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Decodes a scene again with one latent of one slot at other values, all else as it is.
-
-    Args:
-        model: with ``decode``.
-        latents: of all slots, ``(K, D)``.
-        slot, latent: which one.
-        values: ``(N,)``.
-        size: height and width.
-
-    Returns:
-        Reconstructions ``(N, C, H, W)``.
-    """
-    changed = latents.expand(len(values), -1, -1).clone()
-    changed[:, slot, latent] = values
-    masks, means = model.decode(changed, *size)
-    return torch.einsum("nkhw,nkchw->nchw", masks, means)
+__all__ = ["Disentanglement"]
 
 
 class Disentanglement(Experiment):
     """Shows what single latents change in a picture, and says by a number how well they keep factors apart.
 
     ``disentanglement.png``: the slot of one object of a test scene; each row changes one latent, those with the largest
-    KL first, from -``width`` to ``width`` standard deviations of the prior. All other latents are at the posterior's
-    mean, as the picture shows what the slots know rather than a sample. Beside it the same of another model, as a rule
-    a VAE (:class:`iodine_pl.baselines.VAE`), whose one slot is the whole scene.
+    KL first, from -``width`` to ``width`` standard deviations of the prior, and says its number and KL. All other
+    latents are at the posterior's mean, as the picture shows what the slots know rather than a sample. Beside it the
+    same of another model, as a rule a VAE (:class:`iodine_pl.baselines.VAE`), whose one slot is the whole scene.
 
     Table: DCI (Eastwood & Williams 2018) of each model. Of slots: from the posterior mean of an object's slot to the
     factors of that object. Of a model with one slot, which knows no objects: from its posterior mean to the factors of
@@ -95,7 +69,7 @@ class Disentanglement(Experiment):
         self.num_latents = num_latents
         self.width = width
         self._slots: dict[str, int] = {}
-        self._pictures: dict[str, list[list[Tensor]]] = {}
+        self._pictures: dict[str, Pixels] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -134,25 +108,29 @@ class Disentanglement(Experiment):
             rows = latents_of_entities(result, batch, "mean")
             measured |= {f"{name}/{key}": values for key, values in rows.items()}
             if not batch_idx:
-                self._pictures[name] = self._rows_of(model, batch, result)
+                self._pictures[name] = self._draw(name, model, batch, result)
         return measured
 
-    def _rows_of(self, model: Any, batch: Any, result: Any) -> list[list[Tensor]]:
-        """Returns the tiles of the first scene: a row for each latent, each with the input first.
-
-        The scene is decoded from the posterior's mean.
-        """
+    def _draw(self, name: str, model: Any, batch: Any, result: Any) -> Pixels:
+        """Draws the first scene: a row for each latent, the input first. It is decoded from the posterior's mean."""
         image, label = batch["image"][0], batch["label"][:1]
         entities = max(int(label.max()), 1) + 1
         slot = int(slot_of_entity(label, result.masks[:1], entities)[0, 1])  # of the first object
-        order = latents_by_kl(result.mean[0, slot], result.std[0, slot], model.prior_scale)
-        values = torch.linspace(-self.width, self.width, 7, device=result.mean.device) * model.prior_scale
-        rows = []
+        kl = kl_of_latents(result.mean[0, slot], result.std[0, slot], model.prior_scale)
+        deviations = torch.linspace(-self.width, self.width, 7)
+        values = deviations.to(result.mean) * model.prior_scale
         size = (image.shape[1], image.shape[2])
-        for latent in order[: self.num_latents].tolist():
+        columns = [Column("latent"), Column("KL"), Column("image", apart=True)]
+        shown = [f"{value:+.1f}" for value in deviations.tolist()]
+        columns += [Column(text.replace("-0.0", "0.0"), apart=not i) for i, text in enumerate(shown)]
+        rows: list[list[Pixels | str | None]] = []
+        for latent in kl.argsort(descending=True)[: self.num_latents].tolist():
             pictures = traverse(model, result.mean[0], slot, latent, values, size)
-            rows.append([x.detach().float().cpu().clamp(0, 1).expand(3, -1, -1) for x in (image, *pictures)])
-        return rows
+            tiles = [as_pixels(x.detach().float().cpu().expand(3, -1, -1).numpy()) for x in (image, *pictures)]
+            rows.append([str(latent), f"{kl[latent]:.2f}", None if rows else tiles[0], *tiles[1:]])
+        kind = "the slot of an object" if result.masks.shape[1] > 1 else "the whole scene"
+        title = f"{name}: latents of {kind}, in standard deviations of the prior"
+        return draw_table(columns, rows, title)
 
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, rows: Columns) -> Outcome:
         table: list[Row] = []
@@ -172,17 +150,8 @@ class Disentanglement(Experiment):
             found = dci((fitted.latents[:, -1], fitted.factors), (scored.latents[:, -1], scored.factors), kinds)
             table.append({"model": name, "slots": slots, "latents": fitted.latents.shape[2], **found._asdict()})
         caption = (
-            f"A row for each latent of an object's slot, in {' and '.join(self._models)}: the input, then the scene "
-            f"with this latent from -{self.width:g} to {self.width:g} standard deviations of the prior."
+            f"A row for each latent of an object's slot, in {' and '.join(self._models)}, with its number and its KL "
+            f"in nats: the scene with this latent from -{self.width:g} to {self.width:g} standard deviations of the "
+            "prior."
         )
-        return Outcome(table, {"": Picture(self._picture(), caption)}, {})
-
-    def _picture(self) -> NDArray[np.uint8]:
-        models = list(self._pictures.values())
-        rows = []
-        for i in range(min(len(rows) for rows in models)):
-            row = list(models[0][i])
-            for other in models[1:]:
-                row += [torch.ones_like(row[0]), *other[i]]  # a white tile between two models
-            rows.append(row)
-        return tile_grid(rows)
+        return Outcome(table, {"": Picture(side_by_side(list(self._pictures.values())), caption)}, {})

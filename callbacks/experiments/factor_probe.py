@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,14 @@ import numpy as np
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from iodine_pl.callbacks.contract import decompose
 from iodine_pl.callbacks.experiments.common.experiment import Experiment, need
+from iodine_pl.callbacks.experiments.common.figures import line_style, tidy
 from iodine_pl.callbacks.experiments.common.objects import Objects, latents_of_entities, objects_of, varying
-from iodine_pl.callbacks.experiments.common.outcome import Outcome, Picture
+from iodine_pl.callbacks.experiments.common.outcome import Outcome, Picture, Row
 from iodine_pl.callbacks.experiments.common.rows import Columns, of_all_processes
 from iodine_pl.callbacks.experiments.common.training_scenes import train_rows
 from iodine_pl.evaluation.probe import FactorKind, LinearProbe
@@ -80,8 +82,11 @@ class FactorProbe(Experiment):
             measure = "accuracy" if kind == "category" else "R2"
             table.append({"factor": name, "measure": measure, "score": scores[name][-1], "without latents": chance})
         numbers = {"train_objects": len(train.latents), "test_objects": len(test.latents), "steps": scores}
-        caption = "Scores of the linear layer on test objects, fitted anew for each refinement step."
-        return Outcome(table, {"": Picture(_plot(scores, kinds), caption)}, numbers)
+        caption = (
+            "Scores of the linear layer on test objects, fitted anew for each refinement step. Dotted, in the color of "
+            "a curve: the score without latents."
+        )
+        return Outcome(table, {"": Picture(_plot(scores, table), caption)}, numbers)
 
 
 def _fit_and_score(train: Objects, test: Objects, kinds: Mapping[str, FactorKind], step: int) -> dict[str, float]:
@@ -93,15 +98,19 @@ def _most_frequent(train: Objects, test: Objects, name: str) -> float:
     return float((test.factors[name].reshape(-1).astype(int) == code).mean())
 
 
-def _plot(scores: Mapping[str, list[float]], kinds: Mapping[str, FactorKind]) -> Figure:
-    figure = Figure(figsize=(6.0, 3.6), layout="constrained")
+def _plot(scores: Mapping[str, list[float]], table: Sequence[Row]) -> Figure:
+    figure = Figure(figsize=(7.0, 3.8), layout="constrained")
     axes = figure.subplots()
-    for name, values in scores.items():
-        measure = "accuracy" if kinds[name] == "category" else "R2"
-        axes.plot(values, marker=".", label=f"{name} ({measure})")
+    for number, row in enumerate(table):
+        style = line_style(number)
+        axes.plot(scores[row["factor"]], label=f"{row['factor']} ({row['measure']})", **style)
+        if row["without latents"]:
+            axes.axhline(row["without latents"], color=style["color"], linestyle=":", linewidth=1.2)
+    axes.axhline(0.0, color="0.4", linestyle=":", linewidth=1.2)  # R2 without latents
     axes.set_xlabel("refinement step")
     axes.set_ylabel("score on test objects")
     axes.set_ylim(min(-0.05, axes.get_ylim()[0]), 1.02)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    tidy(axes)
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure

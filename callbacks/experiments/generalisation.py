@@ -68,7 +68,7 @@ class Generalisation(Experiment):
             measured |= {f"{slots} {name}": values for name, values in scores.items()}
         if not batch_idx:
             first = slice(self.num_images)
-            panel = slot_panel(batch["image"][first], result.select(first))
+            panel = slot_panel(batch["image"][first], result.select(first), batch["label"][first])
             run = f"K = {self.num_slots[-1]} and T = {self.num_iterations[-1]}"
             self._panel = Picture(panel, f"Test scenes with {run}: {COLUMNS}.")
         return measured

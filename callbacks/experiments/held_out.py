@@ -57,13 +57,14 @@ class HeldOut(Experiment):
         need(self, batch, "label", "factors")
         result = decompose(module, batch, batch_idx)
         label, images = batch["label"], batch["image"]
-        if not batch_idx:
-            first = slice(self.num_images)
-            panel = slot_panel(images[first], result.select(first))
-            self._panel = Picture(panel, f"Test scenes with objects that training excluded: {COLUMNS}.")
         held_out = torch.stack([_equals(batch["factors"][name], code) for name, code in self._codes.items()]).all(dim=0)
         entities = held_out.shape[1]
         true = entity_masks(label, entities)
+        if not batch_idx:
+            first = slice(self.num_images)
+            marked = torch.einsum("blhw,bl->bhw", true[:, 1:], held_out[:, 1:].double())[first] > 0.0
+            panel = slot_panel(images[first], result.select(first), label[first], marked)
+            self._panel = Picture(panel, f"Test scenes; outlined is what training excluded. Columns: {COLUMNS}.")
         pixels = true.sum(dim=(2, 3))
         error = (result.reconstruction - images).square().mean(dim=1).cpu().double()  # (B, H, W)
         return {

@@ -17,9 +17,11 @@ from torch.nn import functional as F
 from iodine_pl import adjusted_rand_index
 from iodine_pl.callbacks.contract import decompose
 from iodine_pl.callbacks.experiments.common.experiment import Experiment
+from iodine_pl.callbacks.experiments.common.figures import color_of, tidy
 from iodine_pl.callbacks.experiments.common.outcome import Outcome, Picture, Row
 from iodine_pl.callbacks.experiments.common.rows import Columns
-from iodine_pl.evaluation.panels import mask_image
+from iodine_pl.evaluation.order import slot_order
+from iodine_pl.evaluation.palette import mask_image, slot_palette
 
 __all__ = ["MultiModality", "distinct_segmentations"]
 
@@ -56,9 +58,10 @@ class MultiModality(Experiment):
     Two runs have the same segmentation if their adjusted Rand index, over the pixels of objects where the data have
     labels and over all pixels else, is at least ``same``. A row of the table for each segmentation that is found at
     least twice: how often, its mean ELBO, and its ARI with the truth. ``multi_modality.png`` has a row for each image:
-    the image, its most frequent segmentations, each as the first run that found it decoded it, and the posterior means
-    of all slots in all runs over the refinement steps. These are drawn in the plane of their two principal components,
-    in the color of the segmentation that they ended in.
+    the image, its most frequent segmentations, each as the first run that found it decoded it, all cropped to the
+    objects where there are labels; and the posterior means of all slots in all runs over the refinement steps. These
+    are drawn in the plane of their two principal components, in the color of the segmentation that they ended in, which
+    is the color of the frame of that segmentation.
 
     The data should be few: ``num_test: 8``.
 
@@ -138,28 +141,60 @@ class MultiModality(Experiment):
                 )
         caption = (
             "A row for each image: the image, its most frequent segmentations, and the posterior means of all slots in "
-            "all runs over the refinement steps."
+            "all runs over the refinement steps, each in the color of the frame of its segmentation."
         )
         pictures = {"": Picture(self._draw(rows, found), caption)}
         return Outcome(table, pictures, {"runs": self.num_runs, "same": self.same, "found": found})
 
     def _draw(self, rows: Columns, found: list[dict[str, Any]]) -> Figure:
         columns = self.num_shown + 2
-        figure = Figure(figsize=(1.7 * columns + 1.0, 1.9 * len(found)), layout="constrained")
-        grid = figure.subplots(len(found), columns, squeeze=False, width_ratios=[1] * (columns - 1) + [1.6])
+        figure = Figure(figsize=(1.7 * columns + 1.6, 2.1 * len(found)), layout="constrained")
+        grid = figure.subplots(len(found), columns, squeeze=False, width_ratios=[1] * (columns - 1) + [1.8])
         slots = rows["mean"].shape[3]
         for i, (axes, image) in enumerate(zip(grid, found, strict=True)):
-            for tile in axes[:-1]:
+            label = torch.from_numpy(rows["label"][i])
+            part = _part_with_objects(label)
+            for tile in axes[1:-1]:
                 tile.axis("off")
             picture = np.broadcast_to(rows["image"][i], (3, *rows["image"].shape[2:]))  # also of one channel
-            axes[0].imshow(picture.transpose(1, 2, 0).clip(0, 1))
-            for tile, group in zip(axes[1:-1], image["groups"], strict=False):
+            _show(axes[0], picture.transpose(1, 2, 0).clip(0, 1)[part], "0.6")
+            axes[0].set_title(f"image {image['image']}", fontsize="small")
+            for rank, (tile, group) in enumerate(zip(axes[1:-1], image["groups"], strict=False)):
                 masks = F.one_hot(torch.from_numpy(rows["assignment"][i][group[0]]).long(), slots).permute(2, 0, 1)
-                tile.imshow(mask_image(masks.float()).permute(1, 2, 0).numpy())
+                order = slot_order(masks, label)
+                colors = slot_palette(slots + 1)[list(order.numbers)]
+                _show(tile, mask_image(masks[order.slots].float(), colors).permute(1, 2, 0).numpy()[part], _color(rank))
                 elbo = float(rows["elbo"][i][group].mean())
                 tile.set_title(f"{len(group) / self.num_runs:.0%}, ELBO {elbo:.0f}", fontsize="small")
             _draw_paths(axes[-1], rows["mean"][i], image["groups"])
         return figure
+
+
+def _part_with_objects(label: Tensor) -> tuple[slice, slice]:
+    """Returns rows and columns of the smallest square, two pixels wider, that has all objects of a label map (H, W).
+
+    Of an image without objects it is all.
+    """
+    at = (label > 0).nonzero()
+    if not len(at):
+        return slice(None), slice(None)
+    low, high = at.amin(dim=0).tolist(), at.amax(dim=0).tolist()
+    side = max(end - start for start, end in zip(low, high, strict=True)) + 5
+    first = [max(0, (start + end + 1 - side) // 2) for start, end in zip(low, high, strict=True)]
+    return slice(first[0], first[0] + side), slice(first[1], first[1] + side)
+
+
+def _show(axes: Axes, image: NDArray[Any], frame: str) -> None:
+    axes.axis("on")
+    axes.imshow(image)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set(color=frame, linewidth=2.0)
+
+
+def _color(rank: int) -> str:
+    """Returns the color of a segmentation; the rare ones share a gray."""
+    return color_of(rank) if rank < 7 else "0.6"
 
 
 def _draw_paths(axes: Axes, means: NDArray[Any], groups: list[list[int]]) -> None:
@@ -169,11 +204,13 @@ def _draw_paths(axes: Axes, means: NDArray[Any], groups: list[list[int]]) -> Non
     plane = PCA(n_components=2).fit(means[:, -1].reshape(-1, means.shape[-1]))
     runs, steps, slots, size = means.shape
     paths = plane.transform(means.reshape(-1, size)).reshape(runs, steps, slots, 2)
-    for rank, group in enumerate(groups):
-        color = f"C{rank}" if rank < 9 else "0.7"
+    for rank, group in reversed(list(enumerate(groups))):  # the most frequent on top
         for run in group:
             for slot in range(slots):
-                axes.plot(*paths[run, :, slot].T, color=color, linewidth=0.5, alpha=0.5)
-                axes.plot(*paths[run, -1, slot], ".", color=color, markersize=3)
-    axes.set_xticks([])
-    axes.set_yticks([])
+                axes.plot(*paths[run, :, slot].T, color=_color(rank), linewidth=0.5, alpha=0.4)
+                axes.plot(*paths[run, -1, slot], ".", color=_color(rank), markersize=3)
+    first, second = plane.explained_variance_ratio_
+    axes.set_xlabel(f"component 1 ({first:.0%})", fontsize="x-small")
+    axes.set_ylabel(f"component 2 ({second:.0%})", fontsize="x-small")
+    axes.tick_params(labelsize="x-small")
+    tidy(axes)

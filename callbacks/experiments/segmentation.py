@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-from iodine_pl.callbacks.contract import decompose
+from iodine_pl.callbacks.contract import decompose, decomposed_mean
 from iodine_pl.callbacks.experiments.common.experiment import Experiment, need
 from iodine_pl.callbacks.experiments.common.outcome import Outcome, Picture
 from iodine_pl.callbacks.experiments.common.rows import Columns
@@ -25,7 +25,7 @@ class Segmentation(Experiment):
     of objects and any slots, mean squared error of the reconstruction, ELBO and KL in nats: mean and quartiles over
     images.
 
-    Pictures: input, reconstruction, mask with a color per slot and each slot on white (``segmentation.png``); one
+    Pictures: input, reconstruction, true and found segmentation and each slot on white (``segmentation.png``); one
     image over the steps (``segmentation_refinement.png``); the scores over the steps (``segmentation_steps.png``). The
     decompositions in the pictures are those that are scored.
 
@@ -47,11 +47,13 @@ class Segmentation(Experiment):
         if not batch_idx:
             images = batch["image"]
             first = slice(self.num_images)
-            panel = slot_panel(images[first], result.select(first))
+            panel = slot_panel(images[first], result.select(first), batch["label"][first])
             self._panels = {"": Picture(panel, f"Test images: {COLUMNS}.")}
             if len(result.steps) > 1:
-                over_steps = refinement_panel(images, result.steps)
-                caption = f"The first test image, a row for each refinement step: {COLUMNS}."
+                mean = decomposed_mean(module, result)
+                over_steps = refinement_panel(images, result.steps, batch["label"], mean)
+                last = "" if mean is None else " The last row decodes the posterior's mean, the others a sample."
+                caption = f"The first test image, a row for each refinement step: {COLUMNS}.{last}"
                 self._panels["refinement"] = Picture(over_steps, caption)
         return step_scores(result, batch["label"])
 

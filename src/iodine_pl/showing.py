@@ -18,7 +18,8 @@ from iodine_pl.checkpoints.configuration import read_configuration
 from iodine_pl.checkpoints.finding import find_weights, run_of
 from iodine_pl.checkpoints.loading import load_model
 from iodine_pl.checkpoints.reading import read_checkpoint
-from iodine_pl.evaluation.panels import slot_tiles, tile_grid
+from iodine_pl.evaluation.drawing import Pixels
+from iodine_pl.evaluation.panels import Row, draw_rows, slot_rows
 from iodine_pl.files.pictures import PictureError, cut_square, opaque, picture_of, read_picture
 from iodine_pl.scene_model import SceneModel
 
@@ -110,9 +111,9 @@ def _tensor(name: str, picture: Image.Image, channels: int) -> Tensor:
     return torch.from_numpy(np.atleast_3d(np.array(picture))).permute(2, 0, 1)
 
 
-def _panel(model: SceneModel, images: Tensor, num_slots: int | None, num_iterations: int | None) -> NDArray[np.uint8]:
-    """Decomposes images (B, C, H, W) uint8, and returns their rows (height, width, 3)."""
-    rows: list[list[Tensor]] = []
+def _panel(model: SceneModel, images: Tensor, num_slots: int | None, num_iterations: int | None) -> Pixels:
+    """Decomposes images (B, C, H, W) uint8, and draws their rows."""
+    rows: list[Row] = []
     training = model.training
     model.eval()
     try:
@@ -122,10 +123,10 @@ def _panel(model: SceneModel, images: Tensor, num_slots: int | None, num_iterati
                 # The index keys the noise of each image.
                 batch = {"image": part.to(model.device) / 255, "index": torch.arange(start, start + len(part))}
                 result = model.decompose(batch, num_slots=num_slots, num_iterations=num_iterations)
-                rows += slot_tiles(batch["image"], result)
+                rows += slot_rows(batch["image"], result)
     finally:
         model.train(training)
-    return tile_grid(rows)
+    return draw_rows(rows)
 
 
 def trained_size(weights: str | Path) -> int:

@@ -23,9 +23,17 @@ from iodine_pl.callbacks import (
 )
 from iodine_pl.cli.errors import sentence_of
 from iodine_pl.evaluation.matching import mean_best_overlap, mean_iou
-from iodine_pl.evaluation.panels import refinement_panel, slot_tiles
+from iodine_pl.evaluation.panels import refinement_panel, slot_rows
 
+ROW = 96 + 2 + 4  # 8 pixels enlarged to 96, a frame, a gap
+HEADS = 26  # pixels of the heads of the columns
 CALLBACKS = [AdjustedRandIndex, SegmentationScores, SlotPanels, PredictionWriter]
+
+
+def shown_in(pixels, row):
+    """Tells whether the first tile of a row is the image with this number."""
+    shown = pixels[HEADS + 1 + ROW * row :, 5:][:96:12, :96:12]
+    return np.array_equal(shown, (Images().images[row].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
 
 
 class Unannotated(Other):
@@ -97,9 +105,8 @@ def test_panels_are_drawn_without_a_logger_and_leave_the_random_state(tmp_path, 
     assert panels.latest == tmp_path / "panels" / "slots_0000000.png"
     with Image.open(panels.latest) as picture:
         pixels = np.array(picture)
-    assert pixels.shape == (2 * 98 + 2, 6 * 98 + 2, 3)
-    first = (Images().images[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    assert np.array_equal(pixels[2:98:12, 2:98:12], first)
+    assert pixels.shape[0] == HEADS + 2 * ROW
+    assert shown_in(pixels, 0)
 
 
 def test_panels_have_their_images_from_several_batches(tmp_path):
@@ -107,11 +114,8 @@ def test_panels_have_their_images_from_several_batches(tmp_path):
     trainer(tmp_path, panels).validate(Other(), torch.utils.data.DataLoader(Images(), batch_size=2))
     with Image.open(panels.latest) as picture:
         pixels = np.array(picture)
-    assert pixels.shape[0] == 5 * 98 + 2
-    for row in range(5):
-        shown = pixels[2 + 98 * row : 98 * (row + 1) : 12, 2:98:12]
-        image = (Images().images[row].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-        assert np.array_equal(shown, image)
+    assert pixels.shape[0] == HEADS + 5 * ROW
+    assert all(shown_in(pixels, row) for row in range(5))
 
 
 @pytest.mark.parametrize("keyed_by", ["index", "batch"])
@@ -119,15 +123,15 @@ def test_panels_show_what_the_index_counted(tmp_path, monkeypatch, keyed_by):
     """Both see the one decomposition that the step returned, and the steps end in it."""
     scored, drawn, refined = counted_masks(monkeypatch), [], []
 
-    def tiles(images, result):
+    def rows(images, result, label):
         drawn.append(result.masks)
-        return slot_tiles(images, result)
+        return slot_rows(images, result, label)
 
-    def panel(images, steps):
+    def panel(images, steps, label, mean):
         refined.append(steps[-1].masks)
-        return refinement_panel(images, steps)
+        return refinement_panel(images, steps, label, mean)
 
-    monkeypatch.setattr("iodine_pl.callbacks.slot_panels.slot_tiles", tiles)
+    monkeypatch.setattr("iodine_pl.callbacks.slot_panels.slot_rows", rows)
     monkeypatch.setattr("iodine_pl.callbacks.slot_panels.refinement_panel", panel)
     index = AdjustedRandIndex()
     batches = list(loader()) if keyed_by == "index" else [{k: b[k] for k in ("image", "label")} for b in loader()]
@@ -141,8 +145,11 @@ def test_panels_show_what_the_index_counted(tmp_path, monkeypatch, keyed_by):
     slots, refinement = (
         np.array(Image.open(tmp_path / "panels" / f"{name}_0000000.png")) for name in ("slots", "refinement")
     )
-    assert slots.shape[0] == 5 * 98 + 2
-    assert np.array_equal(refinement[-100:], slots[:100])
+    assert slots.shape[0] == HEADS + 5 * ROW
+    assert refinement.shape[0] == HEADS + 4 * ROW
+    name = refinement.shape[1] - slots.shape[1]  # the number of the step, before the row
+    assert np.array_equal(refinement[-2 * ROW : -ROW, name:], slots[HEADS : HEADS + ROW])
+    assert not np.array_equal(refinement[-ROW:, name:], slots[HEADS : HEADS + ROW])  # decoded from the mean
 
 
 def test_panels_come_after_every_nth_validation(tmp_path):

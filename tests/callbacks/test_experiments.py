@@ -16,6 +16,7 @@ from helpers import Images, Other, counted_masks, small
 from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
@@ -31,13 +32,13 @@ from iodine_pl.callbacks.experiments import (
     Segmentation,
 )
 from iodine_pl.callbacks.experiments.common.objects import scenes_of
-from iodine_pl.callbacks.experiments.disentanglement import latents_by_kl, traverse
 from iodine_pl.callbacks.experiments.multi_modality import distinct_segmentations
 from iodine_pl.checkpoints.loading import load_model
 from iodine_pl.cli import run_command
 from iodine_pl.cli import run_command as main
 from iodine_pl.datamodules import MultiDSpritesDataModule, TetrominoesDataModule
 from iodine_pl.evaluation.panels import refinement_panel, slot_panel
+from iodine_pl.evaluation.traversal import kl_of_latents, traverse
 
 
 def weights(arguments):
@@ -105,20 +106,20 @@ def test_segmentation_of_the_truth(tmp_path, data_dir):
     with (tmp_path / "experiments" / "segmentation.csv").open() as lines:
         assert next(iter(csv.DictReader(lines)))["median"] == "1.0"
     with Image.open(tmp_path / "experiments" / "segmentation.png") as picture:
-        assert picture.size[1] == 4 * (35 * 3 + 2) + 2  # the first batch
+        assert picture.size[1] // (35 * 3 + 6) == 4  # the first batch, and the heads of the columns
     assert not list((tmp_path / "experiments").glob(".*"))
 
 
 def test_the_pictures_of_a_segmentation_are_what_the_index_counted(tmp_path, monkeypatch):
     scored, drawn = counted_masks(monkeypatch), []
 
-    def panel(images, result):
+    def panel(images, result, label):
         drawn.append(result.masks)
-        return slot_panel(images, result)
+        return slot_panel(images, result, label)
 
-    def over_steps(images, steps):
+    def over_steps(images, steps, label, mean):
         drawn.append(steps[-1].masks)
-        return refinement_panel(images, steps)
+        return refinement_panel(images, steps, label, mean)
 
     monkeypatch.setattr("iodine_pl.callbacks.experiments.segmentation.slot_panel", panel)
     monkeypatch.setattr("iodine_pl.callbacks.experiments.segmentation.refinement_panel", over_steps)
@@ -232,10 +233,11 @@ def test_generalisation_asks_for_each_number_of_slots(tmp_path, data_dir):
         Generalisation(num_slots=[2], num_iterations=[5, 3])
 
 
-def test_latents_rank_by_kl():
+def test_the_kl_of_latents_is_that_of_normal_distributions():
     scale = 0.8
     mean, std = torch.tensor([0.0, 2.0, 0.0, -0.5]), torch.tensor([scale, scale, 0.05, scale])
-    assert latents_by_kl(mean, std, scale).tolist() == [1, 2, 3, 0]
+    expected = kl_divergence(Normal(mean, std), Normal(torch.tensor(0.0), torch.tensor(scale)))
+    torch.testing.assert_close(kl_of_latents(mean, std, scale), expected)
 
 
 def test_a_traversal_changes_one_slot():

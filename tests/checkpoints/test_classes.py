@@ -123,7 +123,7 @@ def test_no_name_in_a_report_is_markup(folder):
     assert "<b>" not in page
     assert "<i>" not in page
     assert 'onerror="' not in page
-    assert "&quot;alert(1)&quot;" in page
+    assert "&#34;alert(1)&#34;" in page
     outside = {"name": "a", "file": "../../secret.png", "caption": ""}
     file.unlink()
     (experiments / "a.json").write_text(json.dumps(content | {"pictures": [outside]}))

@@ -12,7 +12,7 @@ from PIL import Image
 import iodine_pl
 from iodine_pl.cli import main
 from iodine_pl.cli.decompose import decompose
-from iodine_pl.evaluation.panels import slot_panel, slot_tiles
+from iodine_pl.evaluation.panels import slot_panel, slot_rows
 from iodine_pl.files.pictures import PictureError
 from iodine_pl.pretrained import available
 from iodine_pl.showing import trained_size
@@ -44,7 +44,8 @@ def test_as_typed(folder, monkeypatch, capsys):
     assert typed(monkeypatch, "wide.png", "square.png", "--weights", "tetrominoes", "--num_iterations", "1") == 0
     assert capsys.readouterr().out == "slots: slots.png\n"
     with Image.open("slots.png") as panel:
-        assert panel.size == (6 * 107 + 2, 2 * 107 + 2)  # 35 pixels enlarged to 105, three slots
+        assert panel.size[1] // 111 == 2  # 35 pixels enlarged to 105, in frames
+        assert panel.size[0] // 111 == 6  # three slots
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_all_kinds_of_images_in_one_picture(folder):
     panels = [np.asarray(iodine_pl.show(model, kind)) for kind in kinds]
     for panel in panels[1:]:
         np.testing.assert_array_equal(panel, panels[0])
-    assert np.asarray(iodine_pl.show(model, [*kinds, "wide.png", pixels(9, 7)], size=10)).shape[0] == 8 * 102 + 2
+    assert np.asarray(iodine_pl.show(model, [*kinds, "wide.png", pixels(9, 7)], size=10)).shape[0] == 8 * 106 + 28
     with pytest.raises(PictureError, match="differ in size: give size="):
         iodine_pl.show(model, ["square.png", "wide.png"])
 
@@ -144,7 +145,7 @@ def test_the_middle_or_the_crop(monkeypatch):
     from iodine_pl import showing
 
     seen = []
-    monkeypatch.setattr(showing, "slot_tiles", lambda images, result: seen.append(images) or slot_tiles(images, result))
+    monkeypatch.setattr(showing, "slot_rows", lambda images, result: seen.append(images) or slot_rows(images, result))
     values = pixels(12, 20, 3)
     iodine_pl.show(small(), values, size=12)
     iodine_pl.show(small(), values, crop=(2, 1, 8))
@@ -168,8 +169,9 @@ def test_transparent_parts_are_white(folder):
     values[:, 4:, 3] = 255
     Image.fromarray(values).save("clear.png")
     panel = np.asarray(iodine_pl.show(small(), "clear.png"))
-    assert (panel[2:98, 2:50] == 255).all()
-    assert (panel[2:98, 50:98] == 0).all()
+    tile = panel[-101:-5, 5:101]
+    assert (tile[:, :48] == 255).all()
+    assert (tile[:, 48:] == 0).all()
 
 
 @pytest.mark.parametrize(

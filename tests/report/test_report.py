@@ -1,20 +1,30 @@
 """The report, read by a browser."""
 
+import base64
+import io
 import json
 import os
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from command import BAR, ROOT, TINY
 from helpers import counted_masks
+from PIL import Image
 
+from iodine_pl.checkpoints.loading import load_model
 from iodine_pl.cli import run_command
 from iodine_pl.cli import run_command as train
-from iodine_pl.evaluation.panels import slot_panel
+from iodine_pl.datamodules.synthetic.tetrominoes import TetrominoesGenerator
+from iodine_pl.evaluation.traversal import traverse
 from iodine_pl.report.page import write_report
+from iodine_pl.report.pictures import packed
+from iodine_pl.report.scores import with_interval
+from iodine_pl.report.slots import steps_of
+from iodine_pl.report.traversals import Scene, traversals_of
 
 
 def main(arguments):
@@ -41,17 +51,20 @@ def run_folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def page(run_folder, monkeypatch, capsys):
-    monkeypatch.chdir(run_folder)
-    main(["runs/tetrominoes/version_0", "--images", "2"])
-    target = Path("runs/tetrominoes/version_0/report.html")
-    assert capsys.readouterr().out.splitlines()[-1] == f"Wrote {target}"
+@pytest.fixture(scope="module")
+def page(run_folder):
+    target = run_folder / "runs/tetrominoes/version_0/report.html"
+    before = Path.cwd()
+    os.chdir(run_folder)
+    try:
+        main(["runs/tetrominoes/version_0", "--images", "2"])
+    finally:
+        os.chdir(before)
     return target
 
 
-@pytest.fixture
-def browser():
+@pytest.fixture(scope="module", params=[(1280, 900), (390, 844)], ids=["wide", "phone"])
+def browser(request):
     driver = shutil.which("chromedriver")
     if driver is None or shutil.which("chromium") is None:
         pytest.skip("no Chromium with ChromeDriver on this machine: install the packages chromium and chromium-driver")
@@ -62,69 +75,228 @@ def browser():
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     opened = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    width, height = request.param
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     yield opened
     opened.quit()
 
 
-def test_the_slider_changes_the_picture(page, browser):
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.common.keys import Keys
+def opened(browser, page):
+    """Opens a page and waits until its scripts have drawn."""
+    from selenium.webdriver.support.ui import WebDriverWait
 
     browser.get(page.resolve().as_uri())
-    box = browser.find_element(By.CSS_SELECTOR, "[data-steps]")
-    slider, picture = box.find_element(By.TAG_NAME, "input"), box.find_element(By.TAG_NAME, "img")
-    number = box.find_element(By.TAG_NAME, "output")
+    WebDriverWait(browser, 20).until(lambda _: browser.find_elements("css selector", ".choices.latents label"))
+
+
+def drawn(browser, canvas):
+    return browser.execute_script("return arguments[0].toDataURL()", canvas)
+
+
+def dragged(browser, slider, offset):
+    """Drags the handle of a slider from its middle value by a part of its width."""
+    from selenium.webdriver import ActionChains
+
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", slider)
+    pixels = round(slider.size["width"] * offset)
+    ActionChains(browser).move_to_element(slider).click_and_hold().move_by_offset(pixels, 0).release().perform()
+
+
+def test_is_used_in_a_browser(page, browser):
+    """The slider over the steps and the explorer are dragged; nothing is wider than the window."""
+    opened(browser, page)
+    steps = browser.find_element("css selector", "[data-steps]")
+    slider, number = steps.find_element("css selector", "input"), steps.find_element("css selector", "output")
+    canvases, ari = steps.find_elements("css selector", "canvas"), steps.find_element("css selector", "td.ari")
+    assert len(canvases) == 2 * (4 + 4)  # two images; input, reconstruction, truth, masks and four slots
     seen = {}
-    for step in ("2", "1", "0"):
+    for offset, step in ((0.5, "2"), (0.0, "1"), (-0.5, "0")):
+        dragged(browser, slider, offset)
         assert number.text == slider.get_attribute("value") == step
-        browser.execute_async_script("arguments[0].decode().then(arguments[1])", picture)
-        assert picture.get_property("naturalWidth") == (3 + 4) * (35 * 3 + 2) + 2
-        seen[step] = picture.screenshot_as_base64
-        slider.send_keys(Keys.LEFT)
-    assert len(set(seen.values())) == 3
-    others = browser.find_elements(By.CSS_SELECTOR, "section img")
-    assert len(others) == 1 + 3 + 1
-    assert all(image.get_property("naturalWidth") > 0 for image in others)
+        seen[step] = (drawn(browser, canvases[0]), drawn(browser, canvases[1]), ari.text)
+    assert len({image for image, _, _ in seen.values()}) == 1
+    assert len({reconstruction for _, reconstruction, _ in seen.values()}) == 3
+    assert all(re.fullmatch(r"-?\d\.\d\d", text) for _, _, text in seen.values())
+
+    box = browser.find_element("css selector", "[data-traversals]")
+    slider, said = box.find_element("css selector", "input[type=range]"), box.find_element("css selector", ".value")
+    image, mean, changed = box.find_elements("css selector", ".scenes canvas")
+    assert drawn(browser, image) == seen["2"][0]
+    for offset, value in ((-0.5, "\u22123"), (0.5, "+3")):
+        dragged(browser, slider, offset)
+        assert f" = {value} standard deviations" in said.text
+        seen[value] = drawn(browser, changed)
+    assert seen["\u22123"] != seen["+3"]
+    number = said.text.split()[0]
+    for kind in ("latents", "slots", "images"):  # each chooses anew what follows from it
+        second = box.find_elements("css selector", f".{kind} input")[1]
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", second)
+        second.click()
+        assert second.is_selected()
+        if kind == "latents":
+            assert said.text.split()[0] != number
+    assert drawn(browser, image) == drawn(browser, canvases[8])  # the second image
+    assert drawn(browser, mean) != drawn(browser, image)
+
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    pictures = browser.find_elements("css selector", "section img")
+    assert len(pictures) == 3 + 1
+    assert all(picture.get_property("naturalWidth") > 0 for picture in pictures)
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_two_runs_stand_side_by_side(run_folder, browser, monkeypatch, capsys):
+    monkeypatch.chdir(run_folder)
+    main(["runs/tetrominoes/version_0", "runs/tetrominoes/version_0/checkpoints/last.ckpt", "--images", "1"])
+    page = Path("runs/tetrominoes/version_0/comparison.html")
+    assert capsys.readouterr().out.splitlines()[-1] == f"Wrote {page}"
+    opened(browser, page)
+    title = browser.find_element("css selector", "h1").text.split("\n")
+    assert title == ["runs/tetrominoes/version_0", "runs/tetrominoes/version_0"]
+    assert all(len(browser.find_elements("css selector", f"[data-{part}]")) == 2 for part in ("steps", "traversals"))
+    assert len(browser.find_elements("css selector", "#curves figure:first-child polyline")) == 2
+    boxes = [box.rect for box in browser.find_elements("css selector", "[data-steps]")]
+    wide = browser.execute_script("return innerWidth") > 1000
+    assert (boxes[1]["x"] > boxes[0]["x"]) is wide
+    assert (boxes[1]["y"] == boxes[0]["y"]) is wide
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_more_than_two_runs_are_refused(run_folder, monkeypatch):
+    monkeypatch.chdir(run_folder)
+    with pytest.raises(SystemExit, match="a report is of one run or of two, got 3"):
+        main(["last", "last", "last"])
 
 
 def test_has_all_there_is(page):
     text = page.read_text()
     assert re.findall(r"<h2>(.*?)</h2>", text) == [
         "Slots",
+        "Traversals",
         "Curves",
         "Segmentation",
         "Segmentation again",
         "Configuration",
     ]
-    assert "after 3 updates" in text or "after 6 updates" in text
-    assert "val/elbo" in text
+    facts = dict(re.findall(r"<dt>(.*?)</dt>\s*<dd[^>]*>(?:<code>)?(.*?)(?:</code>)?</dd>", text))
+    assert re.fullmatch(r"best.ckpt, after [36] updates of 4 images per device", facts["training"])
+    assert facts["model"].startswith("IODINE, ")
+    assert facts["model"].endswith(" parameters, K = 4 slots, T = 2 steps")
+    assert facts["data"].startswith("TetrominoesDataModule(size=35, objects=3, ")
+    assert facts["seeds"] == "0 of training, 0 of the generated data"
+    assert re.fullmatch(r"iodine-pl [\d.]+, torch \S+, lightning [\d.]+, Python [\d.]+", facts["versions"])
+    assert facts["written by"].startswith("iodine fit --data.num_train=40 ")
+    assert facts["repeated by"] == "iodine fit --config runs/tetrominoes/version_0/config.yaml"
+    assert facts["hardware"].startswith("1 x CPU ")
+    assert facts["duration"].endswith(" of training and validation")
+    assert facts["speed"].endswith(" images per second")
     assert "<svg" in text
-    assert "<td>&lt;b&gt;bold&lt;/b&gt;<td>0.1235" in text
+    assert "<td>&lt;b&gt;bold&lt;/b&gt;</td><td>0.1235</td>" in text
     assert "class_path: iodine_pl.IODINE" in text
-    captions = re.findall(r"<figcaption[^>]*>(.*?)</figcaption>", text)
+    captions = re.findall(r'<figcaption class="quiet">(.*?)</figcaption>', text)
     assert len(captions) == 3 + 1
     assert captions[0].startswith("Test images: input, reconstruction, ")
     assert captions[-1] == "One &lt;i&gt;more&lt;/i&gt;."
     assert not re.search(r'(src|href)="(?!data:|#)', text)  # nothing from elsewhere
+    assert len(text) < 5_000_000
     assert not list(page.parent.glob(".*"))
+
+
+def headline(text, score):
+    """Returns mean and interval of a score at the top of a page."""
+    pattern = rf"<h3>{score}</h3><p[^>]*>\s*(\S+?)<small>&thinsp;±&thinsp;(\S+?)</small>"
+    return re.search(pattern, text).groups()
+
+
+def test_the_scores_are_those_of_the_experiment_or_of_images(run_folder, page, monkeypatch):
+    monkeypatch.chdir(run_folder)
+    file = page.parent / "experiments/segmentation.json"
+    text = page.read_text()
+    table = {row["score"]: row for row in json.loads(file.read_text())["table"]}
+    row = table["foreground ARI"]
+    expected = with_interval(row["mean"], 1.96 * row["standard error"])
+    assert (
+        re.search(r"<h3>foreground ARI</h3><p[^>]*>\s*(\S+?)<small>&thinsp;±&thinsp;(\S+?)</small>", text).groups()
+        == expected
+    )
+    assert "Mean of 31 test images" in text
+    os.utime(file, ns=(0, 0))  # of an earlier checkpoint
+    again = write_report(page.parent, out=page.with_name("again.html"), num_images=1, num_scored=31)
+    os.utime(file)
+    of_images = re.search(
+        r"<h3>foreground ARI</h3><p[^>]*>\s*(\S+?)<small>&thinsp;±&thinsp;(\S+?)</small>", again.read_text()
+    )
+    assert [float(x) for x in of_images.groups()] == pytest.approx([float(x) for x in expected], abs=2e-3)
+
+
+def test_names_and_settings_are_no_markup(run_folder, tmp_path, monkeypatch):
+    run = tmp_path / "<img src=x>" / "version_0"
+    shutil.copytree(run_folder / "runs/tetrominoes/version_0", run)
+    settings = (run / "config.yaml").read_text() + "note: '</script><script>alert(1)</script>'\n"
+    (run / "config.yaml").write_text(settings.replace("data_dir: data", f"data_dir: {run_folder / 'data'}"))
+    text = write_report(run, num_images=1, num_scored=1).read_text()
+    assert "<img src=x>" not in text
+    assert "&lt;img src=x&gt;" in text
+    assert "<script>alert" not in text
+    assert text.count("<script>") == 1
+
+
+def test_makes_the_test_images_alone(run_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(TetrominoesGenerator, "shard", 64)
+    alone = shutil.copy(run_folder / "runs/tetrominoes/version_0/checkpoints/last.ckpt", tmp_path / "mine.ckpt")
+    content = torch.load(alone, weights_only=True)
+    content["data"]["init_args"]["num_train"] = 150
+    torch.save(content, alone)
+    write_report(alone, num_images=1, num_scored=1)
+    made = sorted(file.name for file in (tmp_path / "data").glob("*/*.h5"))
+    assert made == ["0000128-0000189.h5"]
+
+
+def test_what_cannot_be_changed_has_no_explorer(run_folder):
+    class Together(torch.nn.Module):
+        """A decoder of slots that may see each other."""
+
+    model = load_model(run_folder / "runs/tetrominoes/version_0/checkpoints/best.ckpt")
+    model.decoder = Together()
+    assert traversals_of(model, {}, model) is None
+
+
+def test_the_frames_are_the_scene_decoded_again(run_folder):
+    model = load_model(run_folder / "runs/tetrominoes/version_0/checkpoints/best.ckpt")
+    latents, values = torch.randn(4, model.latent_size), torch.tensor([-1.0, 0.5])
+    scene = Scene(model, latents, (9, 8))
+    with torch.no_grad():
+        expected = traverse(model, latents, 2, 1, values, (9, 8))
+        masks, means = model.decode(latents[None], 9, 8)
+    torch.testing.assert_close(scene.traverse(2, 1, values), expected)
+    torch.testing.assert_close(scene.whole()[0], torch.einsum("khw,kchw->chw", masks[0], means[0]))
+
+
+def test_pictures_are_packed_within_their_budget():
+    noise = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
+    exact = packed(noise, 10**6)
+    with Image.open(io.BytesIO(base64.b64decode(exact.partition(",")[2]))) as picture:
+        assert np.array_equal(np.asarray(picture), noise)
+    assert len(packed(noise, 3_000)) < 3_000 * 4 / 3 + 40
 
 
 def test_shows_what_the_test_counted(run_folder, monkeypatch):
     """The report decomposes fewer images at once, so the last digits may differ."""
     scored, drawn = counted_masks(monkeypatch), []
 
-    def panel(images, result):
-        drawn.append(result.masks)
-        return slot_panel(images, result)
+    def rows(batch, result):
+        drawn.append(result.steps[-1].masks)
+        return steps_of(batch, result)
 
-    monkeypatch.setattr("iodine_pl.report.page.slot_panel", panel)
+    monkeypatch.setattr("iodine_pl.report.page.steps_of", rows)
     monkeypatch.chdir(run_folder)
     train(["test", "--ckpt_path=best", "--name=tetrominoes", BAR])
     page = write_report("runs/tetrominoes/version_0", out=run_folder / "counted.html", num_images=3)
     assert page.is_file()
-    assert len(drawn) == 3  # T = 2
-    torch.testing.assert_close(drawn[-1], scored[0][:3], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(drawn[0], scored[0][:3], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
 from iodine_pl import Decomposition, adjusted_rand_index
+from iodine_pl.callbacks.experiments.common.figures import line_style, tidy
 from iodine_pl.evaluation.matching import mean_best_overlap, mean_iou
 from iodine_pl.evaluation.metrics import slot_of_pixel
 
@@ -58,10 +60,11 @@ def step_scores(result: Decomposition, label: Tensor) -> dict[str, Tensor]:
 
 
 def quartiles(values: NDArray[Any]) -> dict[str, Any]:
-    """Returns mean and quartiles over axis 0, NaN left out, as lists or numbers."""
+    """Returns mean, its standard error and quartiles over axis 0, NaN left out, as lists or numbers."""
     low, median, high = np.nanquantile(values, [0.25, 0.5, 0.75], axis=0)
     return {
         "mean": np.nanmean(values, axis=0).tolist(),
+        "standard error": (np.nanstd(values, axis=0) / np.sqrt((~np.isnan(values)).sum(axis=0))).tolist(),
         "lower quartile": low.tolist(),
         "median": median.tolist(),
         "upper quartile": high.tolist(),
@@ -69,7 +72,7 @@ def quartiles(values: NDArray[Any]) -> dict[str, Any]:
 
 
 def plot_steps(curves: Mapping[str, Mapping[str, NDArray[Any]]], scores: tuple[str, ...]) -> Figure:
-    """Draws medians over the refinement steps, quartiles shaded: one plot a score, one color a curve.
+    """Draws medians over the refinement steps, quartiles shaded: one plot a score, one color and marker a curve.
 
     Args:
         curves: name -> score -> ``(N, T+1)``.
@@ -77,14 +80,16 @@ def plot_steps(curves: Mapping[str, Mapping[str, NDArray[Any]]], scores: tuple[s
     """
     figure = Figure(figsize=(3.6 * len(scores), 3.2), layout="constrained")
     for axes, score in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores, strict=True):
-        for name, values in curves.items():
+        for number, (name, values) in enumerate(curves.items()):
             low, median, high = np.nanquantile(values[score], [0.25, 0.5, 0.75], axis=0)
             steps = np.arange(len(median))
-            axes.plot(steps, median, marker=".", label=name)
-            axes.fill_between(steps, low, high, alpha=0.2)
+            style = line_style(number)
+            axes.plot(steps, median, label=name, **style)
+            axes.fill_between(steps, low, high, alpha=0.15, color=style["color"], linewidth=0)
         axes.set_xlabel("refinement step")
         axes.set_title(SCORES[score])
-        axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        tidy(axes)
         if len(curves) > 1:
             axes.legend(fontsize="small")
     return figure

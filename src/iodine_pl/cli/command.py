@@ -29,6 +29,7 @@ from iodine_pl.cli.changes import SayChanges
 from iodine_pl.cli.data_of_model import KeepData
 from iodine_pl.cli.errors import CommandError, sentence_of
 from iodine_pl.cli.help import add_group_help
+from iodine_pl.cli.origin import KeepOrigin
 from iodine_pl.cli.processes import end_others, give_up_after
 from iodine_pl.cli.progress import ProgressLines, StepsBar, table_of
 from iodine_pl.cli.saving import is_of_run
@@ -41,7 +42,7 @@ class IodineCLI(LightningCLI):
     """Builds model, data and Trainer from the arguments of a command line, and runs a command."""
 
     def __init__(self, *, args: list[str], **options: Any) -> None:
-        self._command = args[0]
+        self._command, self._given = args[0], args
         super().__init__(args=args, **options)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning asks an instance too
@@ -134,7 +135,7 @@ class IodineCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         self._dump_config()
         data = self.config_dump["data"]
-        self.trainer.callbacks += [KeepData(data), SayChanges(data)]  # type: ignore[attr-defined]
+        self.trainer.callbacks += [KeepData(data), KeepOrigin(self._given), SayChanges(data)]  # type: ignore[attr-defined]
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         settings = self._settings

@@ -74,13 +74,16 @@ def export(checkpoint: str, *, out: Path | None = None, to: Path | None = None) 
     print(f"Wrote {weights}: {weights.stat().st_size / 1e6:.1f} MB, after {updates:,} updates\nsha256 {digest}")
 
 
-def report(source: str, out: Path | None = None, config: Path | None = None, images: int = 6) -> None:
-    """Writes one HTML page about a run or a checkpoint; it needs no server and no other file.
+def report(runs: list[str], out: Path | None = None, config: Path | None = None, images: int = 6) -> None:
+    """Writes one HTML page about a run or a checkpoint, or about two; it needs no server and no other file.
 
     Args:
-        source: folder of a run, such as runs/quickstart/version_0, or a checkpoint.
-        out: the file; report.html in the run's folder by default.
+        runs: folder of a run, such as runs/quickstart/version_0, or a checkpoint; of two, both are shown side by side.
+        out: the file; report.html in the run's folder by default, comparison.html for two.
         config: configuration that names the data, if not that of the run.
         images: test images that are shown.
     """
-    print(f"Wrote {write_report(source, out, config, images)}")
+    if len(runs) > 2:
+        raise ValueError(f"a report is of one run or of two, got {len(runs)}")
+    other = runs[1] if len(runs) == 2 else None
+    print(f"Wrote {write_report(runs[0], out, config, images, other)}")

@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from iodine_pl.evaluation.drawing import Column, Pixels, as_pixels, draw_table, outlined
+from iodine_pl.evaluation.metrics import adjusted_rand_index, slot_of_pixel
+from iodine_pl.evaluation.order import SlotOrder, slot_order
+from iodine_pl.evaluation.palette import hexadecimal, ink_on, mask_image, slot_palette
 from iodine_pl.result import Decomposition
 
-__all__ = [
-    "COLUMNS",
-    "mask_image",
-    "refinement_panel",
-    "slot_images",
-    "slot_palette",
-    "slot_panel",
-    "slot_tiles",
-    "tile_grid",
-]
+__all__ = ["COLUMNS", "Row", "draw_rows", "refinement_panel", "slot_images", "slot_panel", "slot_rows"]
 
-COLUMNS = "input, reconstruction, masks with a color per slot, then every slot on white"
-"""What stands in the columns of :func:`slot_panel` and :func:`refinement_panel`, in words."""
-
-_GAP = 2  # white pixels between tiles
-_SMALLEST_TILE = 96  # pixels; smaller images are enlarged by a whole factor, so that their pixels stay square
+COLUMNS = "input, reconstruction, true and found segmentation, foreground ARI, and every slot on white"
+"""What stands in the columns of :func:`slot_panel` and :func:`refinement_panel` of labelled images, in words."""
 
 
-def slot_palette(num_slots: int) -> Tensor:
-    """Returns one color for each slot, ``(K, 3)`` in [0, 1]: hues as far apart as can be."""
-    colors = [colorsys.hsv_to_rgb(k / num_slots, 0.85, 0.95 if k % 2 else 0.75) for k in range(num_slots)]
-    return torch.tensor(colors)
+class Row(NamedTuple):
+    """Holds what one row of a panel shows, on the CPU: images ``(3, H, W)`` in [0, 1]."""
 
-
-def mask_image(masks: Tensor) -> Tensor:
-    """Mixes the slots' colors by ``masks`` (..., K, H, W); returns ``(..., 3, H, W)`` in [0, 1]."""
-    return torch.einsum("...khw,kc->...chw", masks, slot_palette(masks.shape[-3]).to(masks))
+    image: Tensor
+    reconstruction: Tensor
+    truth: Tensor | None
+    """The true segmentation, each object in the color of its slot; None without labels."""
+    found: Tensor
+    """The masks, with a color for each slot."""
+    ari: float | None
+    """Foreground ARI; None without labels, NaN without foreground."""
+    slots: list[Tensor]
+    """Every slot on white, in the order of :func:`slot_order`."""
+    background: bool
+    """Whether the first slot is the background's."""
+    name: str = ""
+    """Stands before the row."""
+    marked: Tensor | None = None
+    """``(H, W)`` bool: what is outlined in image and reconstruction."""
 
 
 def slot_images(result: Decomposition) -> Tensor:
@@ -47,59 +47,135 @@ def slot_images(result: Decomposition) -> Tensor:
     return result.means * masks + (1.0 - masks)
 
 
-def slot_panel(images: Tensor, result: Decomposition) -> NDArray[np.uint8]:
-    """Draws one row per image: input, reconstruction, mask with a color per slot, then every slot on white.
+def slot_panel(
+    images: Tensor, result: Decomposition, label: Tensor | None = None, marked: Tensor | None = None
+) -> Pixels:
+    """Draws one row per image, with the columns of :data:`COLUMNS`.
+
+    A column and a color mean the same in every row: gray is the background's slot, which is left out where slots share
+    the background.
 
     Args:
         images: ``(B, C, H, W)`` in [0, 1], or sequences ``(B, T+1, C, H, W)``, whose last frame is shown.
         result: their decomposition.
+        label: true entity of every pixel, ``(B, H, W)``, or ``(B, T+1, H, W)`` of sequences; 0 is the background.
+        marked: what is outlined in image and reconstruction, ``(B, H, W)`` bool.
 
     Returns:
         ``(height, width, 3)`` uint8.
     """
-    return tile_grid(slot_tiles(images if images.ndim == 4 else images[:, -1], result))
+    rows = slot_rows(images, result, label)
+    if marked is not None:
+        rows = [row._replace(marked=region.cpu()) for row, region in zip(rows, marked, strict=True)]
+    return draw_rows(rows)
 
 
-def refinement_panel(images: Tensor, steps: Sequence[Decomposition], image: int = 0) -> NDArray[np.uint8]:
+def slot_rows(
+    images: Tensor, result: Decomposition, label: Tensor | None = None, orders: Sequence[SlotOrder] | None = None
+) -> list[Row]:
+    """Returns the rows of :func:`slot_panel`.
+
+    Args:
+        images, result, label: as there.
+        orders: of the slots of each image; None: their own.
+    """
+    images = images if images.ndim == 4 else images[:, -1]
+    label = label if label is None or label.ndim == 3 else label[:, -1]
+    masks, slots = result.masks.detach().float().cpu(), _rgb(slot_images(result))
+    labels = [None] * len(masks) if label is None else list(label.cpu())
+    if orders is None:
+        orders = [slot_order(each, true) for each, true in zip(masks, labels, strict=True)]
+    scores: list[float | None] = [None] * len(masks)
+    if label is not None:
+        scores = adjusted_rand_index(label.cpu(), slot_of_pixel(masks)).tolist()
+    rows = []
+    for i, (order, true) in enumerate(zip(orders, labels, strict=True)):
+        colors = slot_palette(max([*order.numbers, *order.entities]) + 1)
+        truth = None if true is None else colors[_number_of_pixel(true, order)].permute(2, 0, 1)
+        found = mask_image(masks[i, order.slots], colors[list(order.numbers)])
+        shown = list(slots[i, order.slots])
+        image, reconstruction = _rgb(images[i]), _rgb(result.reconstruction[i])
+        rows.append(Row(image, reconstruction, truth, found, scores[i], shown, order.background))
+    return rows
+
+
+def refinement_panel(
+    images: Tensor,
+    steps: Sequence[Decomposition],
+    label: Tensor | None = None,
+    mean: Decomposition | None = None,
+    image: int = 0,
+) -> Pixels:
     """Draws one image over the refinement steps: a row per step, the initial state on top, columns as
-    :func:`slot_panel`.
+    :func:`slot_panel`. The order of the slots is that of the last step.
 
     Args:
         images: ``(B, C, H, W)`` in [0, 1], or sequences ``(B, T+1, C, H, W)``, with a frame for each step.
-        steps: the decompositions at every step.
+        steps: the decompositions at every step, each decoded from a sample of its posterior.
+        label: as :func:`slot_panel`.
+        mean: the last step, decoded from the posterior's mean; the last row.
         image: which of the batch.
     """
     one = slice(image, image + 1)
-    frames = [images[one]] * len(steps) if images.ndim == 4 else images[one].unbind(dim=1)
-    rows = zip(frames, steps, strict=True)
-    return tile_grid([row for frame, step in rows for row in slot_tiles(frame, step.select(one))])
+    shown = [step.select(one) for step in (*steps, *([] if mean is None else [mean]))]
+    frames = [images[one]] * len(steps) if images.ndim == 4 else list(images[one].unbind(dim=1))
+    labels = [None] * len(steps) if label is None else [label[one]] * len(steps)
+    if label is not None and label.ndim == 4:
+        labels = list(label[one].unbind(dim=1))
+    if mean is not None:
+        frames, labels = [*frames, frames[-1]], [*labels, labels[-1]]
+    order = slot_order(steps[-1].masks[image], None if labels[-1] is None else labels[-1][0])
+    names = [*map(str, range(len(steps))), "mean"]
+    rows = [
+        slot_rows(frame, step, true, [order])[0]._replace(name=name)
+        for frame, step, true, name in zip(frames, shown, labels, names, strict=False)
+    ]
+    return draw_rows(rows, names="step")
 
 
-def slot_tiles(images: Tensor, result: Decomposition) -> list[list[Tensor]]:
-    """Returns the tiles of :func:`slot_panel`, K + 3 for each image: float32 ``(3, H, W)`` in [0, 1] on the CPU.
+def draw_rows(rows: Sequence[Row], names: str = "") -> Pixels:
+    """Draws rows below each other: ``(height, width, 3)`` uint8.
 
     Args:
-        images: ``(B, C, H, W)`` in [0, 1].
-        result: their decomposition.
+        rows: at least one.
+        names: the head of the rows' names.
     """
+    labelled, named = any(row.truth is not None for row in rows), any(row.name for row in rows)
+    behind = any(row.background for row in rows)
+    most = max(len(row.slots) + (not row.background) for row in rows)  # a background and the slots of objects
+    colors = slot_palette(most)
+    columns = [*([Column(names)] if named else []), Column("image"), Column("reconstruction")]
+    columns += [Column("true", apart=True), Column("found"), Column("FG-ARI")] if labelled else [Column("masks")]
+    for number in range(0 if behind else 1, most):
+        head = f"slot {number}" if number else "background"
+        first = number == (0 if behind else 1)
+        columns.append(Column(head, hexadecimal(colors[number]), ink_on(colors[number]), apart=first))
+    return draw_table(columns, [_cells(row, labelled, named, behind, most) for row in rows])
 
-    def rgb(x: Tensor) -> Tensor:
-        return x.detach().float().cpu().clamp(0, 1).expand(*x.shape[:-3], 3, *x.shape[-2:])
 
-    columns = [rgb(images), rgb(result.reconstruction), rgb(mask_image(result.masks))]
-    columns += rgb(slot_images(result)).unbind(dim=1)
-    return [list(row) for row in zip(*columns, strict=True)]
+def _cells(row: Row, labelled: bool, named: bool, behind: bool, most: int) -> list[Pixels | str | None]:
+    cells: list[Pixels | str | None] = [row.name] if named else []
+    for tile in map(_pixels, (row.image, row.reconstruction)):
+        cells.append(tile if row.marked is None else outlined(tile, row.marked.numpy()))
+    if labelled:
+        cells.append(None if row.truth is None else _pixels(row.truth))
+    cells.append(_pixels(row.found))
+    if labelled:
+        cells.append("" if row.ari is None or row.ari != row.ari else f"{row.ari:.2f}")
+    if behind and not row.background:
+        cells.append(None)
+    cells += map(_pixels, row.slots)
+    return cells + [None] * (most - len(row.slots) - (not row.background))
 
 
-def tile_grid(rows: list[list[Tensor]]) -> NDArray[np.uint8]:
-    """Sets tiles (3, H, W) in [0, 1] in rows, small ones enlarged: ``(height, width, 3)`` uint8."""
-    height, width = rows[0][0].shape[-2:]
-    scale = max(1, -(-_SMALLEST_TILE // max(height, width)))
-    height, width = height * scale, width * scale
-    canvas = np.full((len(rows) * (height + _GAP) + _GAP, len(rows[0]) * (width + _GAP) + _GAP, 3), 255, dtype=np.uint8)
-    for i, row in enumerate(rows):
-        for j, tile in enumerate(row):
-            pixels = (tile.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-            top, left = _GAP + i * (height + _GAP), _GAP + j * (width + _GAP)
-            canvas[top : top + height, left : left + width] = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
-    return canvas
+def _pixels(image: Tensor) -> Pixels:
+    return as_pixels(image.numpy())
+
+
+def _number_of_pixel(label: Tensor, order: SlotOrder) -> Tensor:
+    """Returns the number in the palette of every pixel of a label map (H, W)."""
+    return torch.tensor(order.entities)[label.long()]
+
+
+def _rgb(x: Tensor) -> Tensor:
+    return x.detach().float().cpu().clamp(0, 1).expand(*x.shape[:-3], 3, *x.shape[-2:])

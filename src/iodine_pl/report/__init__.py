@@ -1,4 +1,5 @@
-"""One self-contained HTML page of a run: configuration, curves, slots over the refinement steps, experiments."""
+"""One self-contained HTML page of a run: what it is, scores, slots over the refinement steps, traversals, curves and
+experiments."""
 
 from iodine_pl.report.page import write_report
 
