@@ -1,14 +1,13 @@
 """Builds the documentation's site: make docs."""
 
 import re
-import tomllib
 from pathlib import Path
 
 from iodine_pl import __version__
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+REPOSITORY = re.search(r'^Repository = "(.*)"', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)[1]
 
 project = "iodine-pl"
 author = "The iodine-pl authors"
