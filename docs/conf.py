@@ -33,7 +33,7 @@ copybutton_exclude = ".linenos, .gp"
 
 
 def _on_site(docname, source):
-    """Makes a page of what GitHub shows: a page that is a link alone becomes that file, and links leave docs/ for GitHub.
+    """Turns what GitHub shows into a page: one link alone becomes its file, and links to other files lead to GitHub.
 
     Links in the pages are relative, so that they work on GitHub; the site has no other files than docs/.
     """
