@@ -1,4 +1,4 @@
-"""Recognises what an HDF5 file holds: our layout, or one of those of other projects that docs/data.md lists."""
+"""Recognizes what an HDF5 file holds: our layout, or one of those of other projects that docs/data.md lists."""
 
 from __future__ import annotations
 
