@@ -117,8 +117,8 @@ def virtual(file, other):
     [
         (external_link, "image is a link, and links are not followed"),
         (soft_link, "image is a link, and links are not followed"),
-        (external_storage, "the data of image lie in other files, which are not opened"),
-        (virtual, "the data of image lie in other files, which are not opened"),
+        (external_storage, "the data of image are in other files, which are not opened"),
+        (virtual, "the data of image are in other files, which are not opened"),
     ],
 )
 def test_no_other_file_is_opened(tmp_path, elsewhere, words):
