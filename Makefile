@@ -1,6 +1,7 @@
 # make quickstart: trains a small IODINE for a few minutes, on two cores where there are two, and shows what it sees
 # make test:       runs the whole suite
 # make lint:       style, types, and which part may import which
+# make docs:       builds the documentation in build/docs; a warning is an error
 # Each makes what it needs of the environment in .venv first, with the exact versions of constraints.txt. PYTHON names
 # the interpreter.
 
@@ -13,7 +14,7 @@ PROCESSES := $(shell $(PYTHON) -c "import os; n = getattr(os, 'sched_getaffinity
 # such file, and takes 32-true.
 PRECISION := $(shell grep -qs avx512_bf16 /proc/cpuinfo && echo bf16-mixed || echo 32-true)
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint docs clean
 
 quickstart: .venv/installed
 	@echo "Training on the CPU: $(PROCESSES) process(es), precision $(PRECISION)."
@@ -31,6 +32,10 @@ lint: .venv/developing
 	MYPYPATH=build/typing $(BIN)/mypy -p iodine_pl
 	PYTHONPATH=build/typing $(BIN)/lint-imports --no-cache
 
+docs: .venv/documenting
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
+	@echo "Open build/docs/index.html"
+
 .venv/made:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'iodine-pl needs Python 3.10 or later')"
 	$(PYTHON) -m venv .venv
@@ -45,6 +50,11 @@ lint: .venv/developing
 # And what tests, style and types need beyond it.
 .venv/developing: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	touch $@
+
+# And the site.
+.venv/documenting: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[docs,experiments]"
 	touch $@
 
 clean:

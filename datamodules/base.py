@@ -197,10 +197,11 @@ class SceneDataModule(pl.LightningDataModule):
     def _generate(self) -> None:
         if all(file.exists() for file in self.files):
             return
+        file = Path(self.release.url).name if self.release else "..."
         rank_zero_info(
-            f"{type(self).__name__}: no path given, so {self.total - self._first} scenes are generated in "
-            f"{self.data_dir}; a run that is stopped goes on there. --data.num_train, num_val, num_test: fewer; for "
-            f"DeepMind's dataset its file, --data.path {Path(self.release.url).name if self.release else '...'}"
+            f"{type(self).__name__}: no path is given. {self.total - self._first} scenes are generated in "
+            f"{self.data_dir}; after an interruption, the same command continues. For fewer scenes set "
+            f"--data.num_train, num_val, num_test; for DeepMind's dataset give its file, --data.path {file}"
         )
         generate(self._own_generator(), self.data_dir, self.total, first=self._first)
 
@@ -211,7 +212,7 @@ class SceneDataModule(pl.LightningDataModule):
                 return
         if self.release is None:
             raise SceneFileError(
-                f"{type(self).__name__} does not know what is in {source}: name the dataset, such as "
+                f"{type(self).__name__} does not know what is in {source}: name the dataset, for example "
                 "--data TetrominoesDataModule"
             )
         if not source.exists():

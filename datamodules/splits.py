@@ -121,7 +121,9 @@ def _has_excluded(dataset: SceneDataset, selection: Selection) -> NDArray[np.boo
     """Tells of every scene whether some object has all the factors that are excluded."""
     if not selection.exclude:
         if selection.test_split == "excluded":
-            raise SceneFileError("test_split is 'excluded', but nothing is: give exclude, such as {shape: sphere}")
+            raise SceneFileError(
+                "test_split is 'excluded', but exclude is not set: give it, for example {shape: sphere}"
+            )
         return np.zeros(len(dataset), dtype=bool)
     matches: NDArray[np.bool_] | None = None
     for name, value in selection.exclude.items():

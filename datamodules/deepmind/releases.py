@@ -80,7 +80,7 @@ CLEVR = Release(
         _scalars(11, "x", "y", "z", "rotation") | {"pixel_coords": (11, 3)},
         codes=("color", "material", "shape", "size"),
     ),
-    names={  # colours 1 to 5 are read off the released images, gray and purple off the order of codes; yellow is left
+    names={  # colors 1 to 5 are read off the released images, gray and purple off the order of codes; yellow is left
         "color": ("", "red", "cyan", "green", "blue", "brown", "gray", "purple", "yellow"),
         "material": ("", "rubber", "metal"),
         "shape": ("", "sphere", "cylinder", "cube"),

@@ -94,8 +94,8 @@ class ChunkedRows:
         self._size = int(np.prod(self._chunk, dtype=object)) * self.dtype.itemsize
         if self._size > _LARGEST:
             raise ValueError(
-                f"its chunks {self._chunk} take {self._size / 1e9:.1f} GB each. Write it anew in smaller ones, such as "
-                "by h5repack -l CHUNK"
+                f"its chunks {self._chunk} take {self._size / 1e9:.1f} GB each. Write it again in smaller ones, for "
+                "example with h5repack -l CHUNK"
             )
         if self._filters.count(_DEFLATE) > 1:
             raise ValueError("it is compressed twice. Write it anew with MultiObjectWriter")

@@ -108,8 +108,8 @@ class MaskColumn:
             label_maps(masks)
         except ValueError as error:
             raise SceneFileError(
-                f"{self._name}, scene {number}: {error}. Write the file anew with MultiObjectWriter, and say by "
-                "membership what belongs to what"
+                f"{self._name}, scene {number}: {error}. Write the file again with MultiObjectWriter, and give "
+                "membership: which entities each pixel belongs to"
             ) from error
 
 
@@ -125,8 +125,8 @@ def as_bytes(images: NDArray[Any]) -> NDArray[np.uint8]:
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= 255):  # also true of NaN
         raise ValueError(
-            f"floats from {low / 255:g} to {high / 255:g}, but images of floats must lie in [0, 1]. Divide them by "
-            "what stands for white, or store them as uint8 from 0 to 255"
+            f"floats from {low / 255:g} to {high / 255:g}, but float images must lie in [0, 1]. Divide them by the "
+            "value of white, or store them as uint8 from 0 to 255"
         )
     rounded: NDArray[np.uint8] = np.rint(values, out=values).astype(np.uint8)
     return rounded

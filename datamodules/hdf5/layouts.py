@@ -1,4 +1,4 @@
-"""Recognises what an HDF5 file holds: our layout, or one of those of other projects that docs/data.md lists."""
+"""Recognizes what an HDF5 file holds: our layout, or one of those of other projects that docs/data.md lists."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def members(group: h5py.Group, where: str) -> dict[str, h5py.Dataset | h5py.Grou
         item = group[name]
         if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
             raise SceneFileError(
-                f"{where}: the data of {name} lie in other files, which are not opened. Give these files themselves"
+                f"{where}: the data of {name} are in other files, which are not opened. Give those files instead"
             )
         found[name] = item
     return found
@@ -223,7 +223,7 @@ def _small(
     sizes = {values.shape[1] for values in small.values()} if ours else set()
     if len(sizes) > 1:
         raise SceneFileError(
-            f"{where}: factors are of {sorted(sizes)} entities, not all of as many. Write the file anew"
+            f"{where}: factors have {sorted(sizes)} entities, but must all have the same number. Write the file again"
         )
     counts = found.get("num_objects")
     if counts is not None:

@@ -43,8 +43,8 @@ def label_maps(masks: NDArray[Any]) -> NDArray[np.uint8]:
         label += inside
     if not (owners == 1).all():
         raise ValueError(
-            f"{int((owners != 1).sum())} pixels do not belong to exactly one mask, so that one label map would lose "
-            "something"
+            f"{int((owners != 1).sum())} pixels do not belong to exactly one mask, and a label map holds "
+            "one entity for each"
         )
     return label
 

@@ -199,7 +199,7 @@ def _check(image: NDArray[Any], label: NDArray[Any] | None, factors: Mapping[str
         )
     if len({values.shape[1:2] for values in factors.values()}) > 1:
         shapes = {name: values.shape for name, values in factors.items()}
-        raise ValueError(f"{where}: all factors must be of as many entities, (n, L, ...), got {shapes}")
+        raise ValueError(f"{where}: all factors must have the same number of entities, (n, L, ...), got {shapes}")
     for name, values in factors.items():
         if values.ndim < 2 or len(values) != len(image):
             raise ValueError(f"{where}: factor {name} must be ({len(image)}, L, ...), got {values.shape}")

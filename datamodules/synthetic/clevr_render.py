@@ -1,6 +1,6 @@
-"""Renders CLEVR scenes: lamps with soft shadows, rubber and metal on a grey table, many scenes at once.
+"""Renders CLEVR scenes: lamps with soft shadows, rubber and metal on a gray table, many scenes at once.
 
-Lamps, materials and colours are those of the scene file that CLEVR was rendered from, its lamps measured to the watt.
+Lamps, materials and colors are those of the scene file that CLEVR was rendered from, its lamps measured to the watt.
 Light that comes by way of other surfaces is not traced, but a constant from above and from below; metal shows the
 objects and the table around it, and in those other metal plainly.
 """
@@ -151,7 +151,7 @@ class Stage:
         return _Surface(point + _OFF * normal, normal, solid, color, self._metal[which], lost), distance
 
     def _lit(self, surface: _Surface, direction: Tensor, random: Tensor, sharp: bool) -> tuple[Tensor, Tensor]:
-        """Returns what lamps and sun send back along the rays: by the diffuse colour, and by gloss without colour."""
+        """Returns what lamps and sun send back along the rays: by the diffuse color, and by gloss without color."""
         up = surface.normal[..., 2:]
         diffuse = math.pi * (_FROM_BELOW * (1.0 - up) + _FROM_ABOVE * (1.0 + up)) / 2.0 * torch.ones_like(surface.color)
         gloss = torch.zeros_like(diffuse)
@@ -245,7 +245,7 @@ def _fresnel(cosine: Tensor, index: float) -> Tensor:
 
 
 def _ggx(normal: Tensor, view: Tensor, towards: Tensor, alpha: Tensor | float) -> Tensor:
-    """Returns the reflectance (S, R) of a rough mirror without colour (Walter et al. 2007)."""
+    """Returns the reflectance (S, R) of a rough mirror without color (Walter et al. 2007)."""
     half = torch.nn.functional.normalize(view + towards, dim=-1)
     squared = torch.as_tensor(alpha, device=normal.device) ** 2
     peak = (normal * half).sum(-1).clamp(0.0, 1.0).square() * (squared - 1.0) + 1.0

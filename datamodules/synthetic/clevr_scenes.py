@@ -74,7 +74,7 @@ class Camera(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """n objects: ``place`` (n, 3) of their centres, ``radius`` (n,) or half the side of a cube, ``rotation`` (n,) in
+    """n objects: ``place`` (n, 3) of their centers, ``radius`` (n,) or half the side of a cube, ``rotation`` (n,) in
     degrees, the integer codes of the released files (n,); the camera; ``lights`` (3, 3), the places of the lamps."""
 
     place: NDArray[np.float64]

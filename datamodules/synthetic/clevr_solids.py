@@ -29,7 +29,7 @@ class Solids:
     """Up to M solids in each of S scenes.
 
     Args:
-        place: (S, M, 3) centres.
+        place: (S, M, 3) centers.
         radius: (S, M), half the side of a cube; 0 where there is no solid.
         turn: (S, M) rotation about the vertical, in radians.
         shape: (S, M) code.
@@ -83,9 +83,9 @@ class Solids:
 
     def _near(self, origin: Tensor, direction: Tensor, own: Tensor) -> Tensor:
         """Tells (S, R, M) which rays meet the sphere around each solid but their own."""
-        centres = self.place.transpose(1, 2)
-        along = torch.bmm(direction, centres) - (direction * origin).sum(-1, keepdim=True)
-        apart = torch.bmm(origin, centres).mul_(-2.0)
+        centers = self.place.transpose(1, 2)
+        along = torch.bmm(direction, centers) - (direction * origin).sum(-1, keepdim=True)
+        apart = torch.bmm(origin, centers).mul_(-2.0)
         apart += origin.square().sum(-1, keepdim=True)
         apart += self.place.square().sum(-1).unsqueeze(1)
         around = self._around.unsqueeze(1)

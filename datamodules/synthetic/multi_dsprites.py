@@ -1,6 +1,6 @@
 """Generates Multi-dSprites scenes: the outlines of dSprites, in the three variants of DeepMind's dataset.
 
-The outlines are fitted to frames of dSprites itself. How many sprites there are and where colours come from follows the
+The outlines are fitted to frames of dSprites itself. How many sprites there are and where colors come from follows the
 dataset's description; that a sprite shows at least 20 pixels, and the order of the shapes' codes, are assumed.
 """
 
@@ -62,13 +62,13 @@ def sprite(
     """Draws n sprites: ``(mask, corner)``, a patch (n, 31, 31) and its first row and column (n, 2) in the image.
 
     All arguments are (n,): ``shape`` 1 to 3, ``scale`` 0.5 to 1, ``orientation`` in radians, counter-clockwise, ``x``
-    (across) and ``y`` (down) in [0, 1]. A pixel is inside if its centre is.
+    (across) and ``y`` (down) in [0, 1]. A pixel is inside if its center is.
     """
-    centre = np.stack([16.0 + 32.0 * y, 16.0 + 32.0 * x], axis=1)
-    corner = np.floor(centre).astype(np.int64) - _PATCH // 2
+    center = np.stack([16.0 + 32.0 * y, 16.0 + 32.0 * x], axis=1)
+    corner = np.floor(center).astype(np.int64) - _PATCH // 2
     grid = np.arange(_PATCH)
-    down = (corner[:, :1] + grid + 0.5 - centre[:, :1]).astype(np.float32)[:, :, None]
-    right = (corner[:, 1:] + grid + 0.5 - centre[:, 1:]).astype(np.float32)[:, None, :]
+    down = (corner[:, :1] + grid + 0.5 - center[:, :1]).astype(np.float32)[:, :, None]
+    right = (corner[:, 1:] + grid + 0.5 - center[:, 1:]).astype(np.float32)[:, None, :]
     cosine, sine = (f(orientation).astype(np.float32)[:, None, None] for f in (np.cos, np.sin))
     a = (right * cosine - down * sine) / scale.astype(np.float32)[:, None, None]
     b = (right * sine + down * cosine) / scale.astype(np.float32)[:, None, None]
@@ -99,7 +99,7 @@ class MultiDSpritesGenerator(Generator):
 
     Args:
         seed: of all scenes.
-        variant: ``colored_on_grayscale``: 2 to 5 sprites, hue, saturation and value uniform, on uniform grey;
+        variant: ``colored_on_grayscale``: 2 to 5 sprites, hue, saturation and value uniform, on uniform gray;
             ``colored_on_colored``: 1 to 4, RGB uniform on RGB uniform; ``binarized``: 2 or 3, white on black, one
             channel.
 
@@ -154,7 +154,7 @@ class MultiDSpritesGenerator(Generator):
         return image, label, {name: values.astype(np.float32) for name, values in factors.items()}
 
     def _colors(self, rng: np.random.Generator, n: int, entities: int) -> NDArray[np.float64]:
-        """Returns the colours (n, L, C), the background's first."""
+        """Returns the colors (n, L, C), the background's first."""
         if self.variant == "binarized":
             return np.broadcast_to(np.arange(entities)[:, None] > 0, (n, entities, 1)).astype(np.float64)
         color = rng.random((n, entities, 3))

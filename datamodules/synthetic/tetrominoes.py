@@ -1,6 +1,6 @@
-"""Generates Tetrominoes scenes like those of DeepMind's dataset: same pieces, same bevelled cells, same colours.
+"""Generates Tetrominoes scenes like those of DeepMind's dataset: same pieces, same bevelled cells, same colors.
 
-The look is measured on real records; that shapes, colours and positions are uniform is inferred from few of them.
+The look is measured on real records; that shapes, colors and positions are uniform is inferred from few of them.
 """
 
 from __future__ import annotations

@@ -180,17 +180,17 @@ class PredictorCorrectorHead(nn.Module):
 
 
 class StoppedLayerNorm(nn.Module):
-    """Stops the gradient of its input and normalises it over all axes but the first, with a gain and bias per channel.
+    """Stops the gradient of its input and normalizes it over all axes but the first, with a gain and bias per channel.
 
     ``(N, C, ...) -> (N, C, ...)``; one mean and one (biased) variance for all channels and pixels of a sample, as
-    Sonnet 1 does. As nothing flows back, the normalised input is a constant and only the gain and bias are in the
+    Sonnet 1 does. As nothing flows back, the normalized input is a constant and only the gain and bias are in the
     graph. (``nn.GroupNorm(1, C)`` has the same values, but torch 2.13 crashes in its backward for a channels-last
     constant.)
 
     Args:
         channels: C.
         epsilon: added to the variance.
-        enabled: False: no normalisation, gain and bias alone; an ablation.
+        enabled: False: no normalization, gain and bias alone; an ablation.
     """
 
     def __init__(self, channels: int, epsilon: float = 1e-5, enabled: bool = True) -> None:
@@ -202,10 +202,10 @@ class StoppedLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         per_channel = (-1,) + (1,) * (x.ndim - 2)
-        return self.normalise(x) * self.weight.view(per_channel) + self.bias.view(per_channel)
+        return self.normalize(x) * self.weight.view(per_channel) + self.bias.view(per_channel)
 
     @torch.no_grad()
-    def normalise(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         """Returns ``x`` with mean 0 and variance 1 in each sample, before gain and bias."""
         if not self.enabled:
             return x.detach()

@@ -107,7 +107,7 @@ class PixelMixture:
 
     @torch.no_grad()
     def leave_one_out(self) -> Tensor:
-        """Returns log p(x_i) - log p(x_i without slot k), the masks of the others renormalised, ``(B, K, H, W)``.
+        """Returns log p(x_i) - log p(x_i without slot k), the masks of the others renormalized, ``(B, K, H, W)``.
 
         The reference code calls it the counterfactual. With one slot nothing remains to compare with: it is 0.
         """

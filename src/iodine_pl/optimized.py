@@ -89,7 +89,7 @@ class OptimizedModule(pl.LightningModule):
         return TFAdam(self.parameters(), rates[0], betas=self.betas, eps=self.adam_epsilon)
 
     def _learning_rates(self) -> list[float]:
-        """Returns the learning rate of each of the optimiser's groups, at the reference batch size."""
+        """Returns the learning rate of each of the optimizer's groups, at the reference batch size."""
         if self.optimizer != "muon":
             return [self.learning_rate]
         return [self.learning_rate, self.learning_rate if self.adam_learning_rate is None else self.adam_learning_rate]
@@ -134,7 +134,7 @@ class OptimizedModule(pl.LightningModule):
             norm = self.guard.hold(norm, self, optimizer)
         elif self.guard.must_skip(norm, self):
             for p in self.parameters():
-                p.grad = None  # the optimiser passes over a parameter without gradient, moments and all
+                p.grad = None  # the optimizer passes over a parameter without gradient, moments and all
         if gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:

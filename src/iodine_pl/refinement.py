@@ -251,7 +251,7 @@ class RefinementNetwork(nn.Module):
 
         The first is linear, so it is taken apart: what is the same for all slots goes through it once for each image,
         what is the same for all images once. The gains and biases of the layer norms act on its weights, not on images:
-        the normalised inputs are constants, and a bias is a part of the weight of a channel that is 1 everywhere.
+        the normalized inputs are constants, and a bias is a part of the weight of a channel that is 1 everywhere.
         """
         first, *others = self.convolutions
         assert isinstance(first, SameConv2d)
@@ -267,7 +267,7 @@ class RefinementNetwork(nn.Module):
             if name == "capacity":  # a part of the ones
                 continue
             x = _as_maps(self._kept(name, inputs), row)
-            maps[row.per].append(self._norm(name).normalise(x) if row.norm else x)
+            maps[row.per].append(self._norm(name).normalize(x) if row.norm else x)
             weights[row.per].append(weight)
 
         def convolved(per: str, bias: Tensor | None = None) -> Tensor:

@@ -80,5 +80,5 @@ def test_a_damaged_best_is_not_replaced(tmp_path):
     train(tmp_path, Scored(0.5), 1)
     path = tmp_path / "checkpoints" / "best.ckpt"
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(CheckpointError, match=r"best\.ckpt is no checkpoint: it is cut off"):
+    with pytest.raises(CheckpointError, match=r"best\.ckpt is not a checkpoint: it is cut off"):
         train(tmp_path, Scored(0.6), 2, tmp_path / LAST)

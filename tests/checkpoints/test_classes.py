@@ -50,7 +50,7 @@ def write(path, **content):
 def test_a_checkpoint_imports_nothing(folder, content):
     write("a.ckpt", **content)
     for arguments in (["test", "--ckpt_path=a.ckpt", BAR], ["report", "a.ckpt"]):
-        with pytest.raises(CommandError, match=r"a\.ckpt names the class hostile\.Mine, which is not of iodine_pl"):
+        with pytest.raises(CommandError, match=r"a\.ckpt names the class hostile\.Mine, which is not part of"):
             run_command(arguments)
     assert not (folder / "ran").exists()
 

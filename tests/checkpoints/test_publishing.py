@@ -74,7 +74,7 @@ def test_a_model_of_another_class_is_loaded_as_what_it_is(tmp_path):
 def test_another_file_of_its_name_is_no_card(tmp_path, text):
     path = of_run(tmp_path)
     path.with_suffix(".yaml").write_text(text)
-    with pytest.raises(ValueError, match=r"best.yaml is no card of weights: move it away, or write one like"):
+    with pytest.raises(ValueError, match=r"best.yaml is not a card of weights: move it away, or write one like"):
         publish(path, tmp_path / "mine")
 
 

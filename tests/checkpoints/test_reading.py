@@ -106,7 +106,7 @@ OTHERS = {
     ),
     "code in a pickle": (pickle.dumps(RunsCode()), "cut off, or of another kind"),
     "half a pickle": (with_pickle(pickle.dumps({"state_dict": {}})[:-3]), "PyTorch cannot read it"),
-    "compressed": (compressed(saved({"state_dict": {}, "hyper_parameters": {}})), "does not compress"),
+    "compressed": (compressed(saved({"state_dict": {}, "hyper_parameters": {}})), "writes no compressed files"),
     "another zip file": (with_pickle(b""), "PyTorch cannot read it"),
     "a list": (saved([1]), "it holds a list"),
     "numbers": (saved({"state_dict": 3}), "no state_dict and no hyper_parameters"),
@@ -119,7 +119,7 @@ def test_what_is_no_checkpoint_is_one_line_and_runs_nothing(tmp_path, monkeypatc
     path = tmp_path / "a.ckpt"
     path.write_bytes(content)
     for read in (read_checkpoint, IODINE.from_pretrained):
-        with pytest.raises(CheckpointError, match=rf"a\.ckpt is no checkpoint.*{words}") as error:
+        with pytest.raises(CheckpointError, match=rf"a\.ckpt is not a checkpoint.*{words}") as error:
             read(path)
         assert "\n" not in str(error.value)
     assert not (tmp_path / "ran").exists()

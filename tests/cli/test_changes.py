@@ -60,7 +60,7 @@ def test_what_follows_is_said(stopped, caplog):
         "seed was 0 and is 3: order of the images and noise",
         "num_slots was 4 and is 2: the same weights",
         "optimizer was tf_adam and is adam: the moments",
-        "data: num_train was 40 and is 60: training goes on with other images",
+        "data: num_train was 40 and is 60: training continues with other images",
     ):
         assert words in caplog.text
     caplog.clear()
@@ -75,7 +75,7 @@ def test_what_follows_is_said(stopped, caplog):
         ("--model.latent_size=5", r"initial_posterior is \(8,\) in the checkpoint and \(10,\) in the model, and"),
         (
             "--model.optimizer=muon",
-            "optimizer muon cannot go on from the state of tf_adam: leave --model.optimizer out",
+            "optimizer muon cannot continue from the state of tf_adam: leave --model.optimizer out",
         ),
     ],
 )

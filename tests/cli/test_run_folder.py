@@ -193,7 +193,7 @@ class Delete(pl.Callback):
 
 
 def test_a_run_whose_folder_is_deleted_meanwhile_can_go_on(folder):
-    with pytest.warns(UserWarning, match=r"config\.yaml was deleted while the run goes on"):
+    with pytest.warns(UserWarning, match=r"config\.yaml was deleted during the run"):
         run_command([*TINY, BAR, *STEPS, f"--trainer.callbacks={__name__}.Delete", "--trainer.logger=false"])
     cli = run_command(["--ckpt_path", "last", BAR, "--trainer.max_steps=6", "--trainer.callbacks=null"])
     assert cli.trainer.global_step == 6
@@ -208,7 +208,9 @@ def test_a_configuration_that_is_missing_or_cut_off_is_an_error(folder):
     for content in ("", whole[: len(whole) // 3], whole[: whole.index("\ndata:")], "a: [", "- a"):
         config.write_text(content)
         for command in (["fit", "--ckpt_path=last"], ["test", "--ckpt_path=best"], ["report", str(config.parent)]):
-            with pytest.raises(SystemExit, match=r"version_0/config\.yaml is (no YAML|empty, cut off or no config)"):
+            with pytest.raises(
+                SystemExit, match=r"version_0/config\.yaml is (not YAML|empty, truncated or not a config)"
+            ):
                 run_command(command)
     config.unlink()
     for command in (["fit", "--ckpt_path", "last"], ["test", "--ckpt_path=best"]):

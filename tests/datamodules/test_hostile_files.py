@@ -66,7 +66,7 @@ def test_values_that_cannot_be(tmp_path, name, values, words):
         ("num_objects", {"data": np.zeros(19, int)}, r"num_objects must be \(20,\) whole numbers.* got \(19,\)"),
         ("num_objects", {"data": 3}, r"num_objects must be \(20,\)"),
         ("factors/kind", {"data": np.array([b"x"] * 20)}, "factor kind must be numbers"),
-        ("factors/kind", {"data": np.zeros((20, 3))}, r"factors are of \[3, 4\] entities"),
+        ("factors/kind", {"data": np.zeros((20, 3))}, r"factors have \[3, 4\] entities"),
         ("factors/kind", {"shape": (20, 1 << 40), "dtype": "u1"}, "kind cannot be read: nothing of its .* is stored"),
         ("factors", {"data": np.zeros(20)}, "factors must be a group"),
         ("label", {"data": np.zeros((20, 6, 6), np.float32)}, "label must be whole numbers"),
@@ -117,8 +117,8 @@ def virtual(file, other):
     [
         (external_link, "image is a link, and links are not followed"),
         (soft_link, "image is a link, and links are not followed"),
-        (external_storage, "the data of image lie in other files, which are not opened"),
-        (virtual, "the data of image lie in other files, which are not opened"),
+        (external_storage, "the data of image are in other files, which are not opened"),
+        (virtual, "the data of image are in other files, which are not opened"),
     ],
 )
 def test_no_other_file_is_opened(tmp_path, elsewhere, words):

@@ -100,7 +100,7 @@ def test_a_file_that_says_what_is_for_what(tmp_path):
             Selection(exclude={"kind": "ball"}, test_split="excluded"),
             r"left for test \(only scenes with an excluded object\), but num_test=17",
         ),
-        ((40, 3, 3), Selection(test_split="excluded"), "test_split is 'excluded', but nothing is"),
+        ((40, 3, 3), Selection(test_split="excluded"), "test_split is 'excluded', but exclude is not set"),
     ],
 )
 def test_what_cannot_be_is_said(scenes, counts, selection, words):

@@ -74,7 +74,7 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path):
         (lambda s: s.update(image=s["image"][..., 0]), "image must be"),
         (lambda s: s.update(label=s["label"][:, :5]), r"label must be \(4, 6, 6\) uint8"),
         (lambda s: s["label"].__setitem__((3, 0, 0), 4), "label has entity 4, but factor visibility is of the L = 4"),
-        (lambda s: s["factors"].update(kind=np.zeros((4, 3))), "all factors must be of as many entities"),
+        (lambda s: s["factors"].update(kind=np.zeros((4, 3))), "all factors must have the same number of entities"),
         (lambda s: s["factors"].update(kind=np.zeros((3, 4))), r"factor kind must be \(4, L, ...\)"),
     ],
 )

@@ -75,7 +75,7 @@ def test_a_server_that_promises_less_than_it_has(server, content, tmp_path):
 @pytest.mark.parametrize("page", [b"<!DOCTYPE html><html>Sorry</html>", b"", b"no"])
 def test_a_page_in_place_of_the_file_is_refused_and_not_kept(server, tmp_path, page):
     server.content, server.kind = page, "text/html"
-    with pytest.raises(DownloadError, match=r"sends text/html that begins with .*not what was asked for"):
+    with pytest.raises(DownloadError, match=r"sent text/html that begins with .*instead of the file"):
         fetch(server, tmp_path / "kept")
     assert list(tmp_path.iterdir()) == []
 

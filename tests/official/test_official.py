@@ -295,7 +295,9 @@ def test_a_variable_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"part/model\.ckpt: no variables of IODINE: p/w is a partitioned variable"):
         read_official(DATA / "checkpoint_edge" / "part")
     bundles.write(tmp_path, {"v": np.float32([1])})
-    with pytest.raises(ValueError, match=f"{tmp_path}/model.ckpt: missing pixel_decoder.*: this is no checkpoint of"):
+    with pytest.raises(
+        ValueError, match=f"{tmp_path}/model.ckpt: missing pixel_decoder.*: this is not a checkpoint of"
+    ):
         read_official(tmp_path)
 
 
@@ -367,7 +369,7 @@ def test_an_address_is_fetched_once_and_what_came_is_kept(server, tmp_path, caps
 
 def test_a_page_in_place_of_the_file_is_refused(server, tmp_path):
     server.content, server.kind = b"<html>no such file</html>", "text/html"
-    with pytest.raises(SystemExit, match=r"sends text/html that begins with '<html>.*name a file that you have"):
+    with pytest.raises(SystemExit, match=r"sent text/html that begins with '<html>.*give a file that you have"):
         main([server.url, "--out", str(tmp_path / "a.ckpt")])
     assert list(tmp_path.iterdir()) == []
 

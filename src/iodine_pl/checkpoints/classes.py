@@ -39,8 +39,8 @@ def class_of(path: Any, base: type[Kind], file: str | Path) -> type[Kind]:
     if module.split(".")[0] != "iodine_pl" and module not in sys.modules:
         option = "--data" if issubclass(base, pl.LightningDataModule) else "--model"
         raise ValueError(
-            f"{file} names the class {path}, which is not of iodine_pl. A file does not decide what code runs: import "
-            f"the class before, or give a command that has this option {option} {path}"
+            f"{file} names the class {path}, which is not part of iodine_pl. No file decides which code runs: import "
+            f"the class first, or give the option {option} {path}"
         )
     try:
         found = getattr(import_module(module), name)

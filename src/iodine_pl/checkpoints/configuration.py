@@ -26,11 +26,11 @@ def read_configuration(path: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML ({error})") from error
+        raise ValueError(f"{path} is not YAML ({error})") from error
     whole = isinstance(settings, dict) and not (text.startswith(MARK) and any(name not in settings for name in _OF_RUN))
     if not whole:
         raise ValueError(
-            f"{path} is empty, cut off or no configuration: take a copy of it, or delete it and give --ckpt_path the "
-            "path of the checkpoint, whose own model and data are then taken"
+            f"{path} is empty, truncated or not a configuration: restore a copy of it, or delete it and give "
+            "--ckpt_path the path of the checkpoint, which names its own model and data"
         )
     return dict(settings)

@@ -32,7 +32,7 @@ def export_weights(wanted: str | Path, out: Path) -> int:
     Raises:
         FileExistsError: if there is a file ``out`` already.
         FileNotFoundError: if there is no such checkpoint.
-        ValueError: if the file is no checkpoint of a model, or an address has no digest.
+        ValueError: if the file is not a checkpoint of a model, or an address has no digest.
         DownloadError: if the server does not send the file that has this digest.
     """
     if out.exists():

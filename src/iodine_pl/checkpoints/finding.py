@@ -94,7 +94,7 @@ def _at_address(wanted: str) -> Path:
         came = sha256_of(partial)
         if came != digest:
             raise DownloadError(
-                f"{address} sends a file with sha256 {came}, expected was {digest}: what came is deleted. Check the "
-                "address and the digest"
+                f"{address} sent a file with SHA-256 {came} instead of {digest}, and it was deleted. Check the address "
+                "and the digest"
             )
     return path

@@ -38,8 +38,8 @@ def load_model(wanted: str | Path) -> SceneModel:
 
     Raises:
         FileNotFoundError: if there is no such checkpoint.
-        ValueError: if an address has no digest, the file is no checkpoint of a model, or its class is neither of this
-            package nor imported.
+        ValueError: if an address has no digest, the file is not a checkpoint of a model, or its class is neither part
+            of this package nor imported.
         DownloadError: if the server does not send the file that has this digest.
         TypeError: if the class is not derived from :class:`SceneModel`.
     """

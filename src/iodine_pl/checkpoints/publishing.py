@@ -44,7 +44,7 @@ def publish(wanted: str | Path, folder: Path) -> Published:
     Raises:
         FileExistsError: if there is the folder already.
         FileNotFoundError: if there is no such checkpoint.
-        ValueError: if the file is no checkpoint of a model, what is beside it no card, or an address has no digest.
+        ValueError: if the file is not a checkpoint of a model, what is beside it no card, or an address has no digest.
         DownloadError: if it cannot be downloaded.
     """
     path, name = find_weights(wanted), folder.resolve().name
@@ -54,7 +54,7 @@ def publish(wanted: str | Path, folder: Path) -> Published:
     facts = yaml.safe_load(card)
     if not isinstance(facts, Mapping) or not isinstance(facts.get("data", ""), str):  # a configuration, perhaps
         raise ValueError(
-            f"{beside} is no card of weights: move it away, or write one like those in {pretrained.FOLDER}"
+            f"{beside} is not a card of weights: move it away, or write one like those in {pretrained.FOLDER}"
         )
     with folder_written_beside(folder) as partial:
         weights = partial / f"{name}.ckpt"

@@ -46,9 +46,9 @@ def read_file(path: str | Path, mapped: bool = True, map_location: Any = "cpu") 
     except Exception as error:  # the unpickler meets bytes of any kind, and raises errors of any kind
         code = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it holds {code[1]}, which is not called, as that may run code" if code else "PyTorch cannot read it"
-        raise CheckpointError(f"{path} is no checkpoint: {reason}") from error
+        raise CheckpointError(f"{path} is not a checkpoint: {reason}") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
+        raise CheckpointError(f"{path} is not a checkpoint: it holds a {type(content).__name__}")
     return content
 
 
@@ -56,12 +56,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Returns the content of a model's checkpoint, on the CPU and, as far as it goes, not read before it is used.
 
     Raises:
-        FileNotFoundError, CheckpointError: as :func:`read_file`; also if it is no checkpoint of a model.
+        FileNotFoundError, CheckpointError: as :func:`read_file`; also if it is not a checkpoint of a model.
     """
     content = read_file(path)
     missing = [name for name in ("state_dict", "hyper_parameters") if not isinstance(content.get(name), dict)]
     if missing:
-        raise CheckpointError(f"{path} is no checkpoint of a model: it has no {' and no '.join(missing)}")
+        raise CheckpointError(f"{path} is not a checkpoint of a model: it has no {' and no '.join(missing)}")
     return content
 
 
@@ -74,12 +74,12 @@ def _compare_checksums(path: Path) -> None:
     """
     if not zipfile.is_zipfile(path):
         path.open("rb").close()  # a file that may not be read is none of these
-        raise CheckpointError(f"{path} is no checkpoint: it is cut off, or of another kind. Give a whole one")
+        raise CheckpointError(f"{path} is not a checkpoint: it is cut off, or of another kind. Give a whole one")
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-                raise CheckpointError(f"{path} is no checkpoint: PyTorch does not compress what it writes")
+                raise CheckpointError(f"{path} is not a checkpoint: PyTorch writes no compressed files")
             for member in members:
                 with archive.open(member) as file:
                     while file.read(_BLOCK):
@@ -89,4 +89,6 @@ def _compare_checksums(path: Path) -> None:
     except CheckpointError:
         raise
     except Exception as error:  # the reader of zip files meets bytes of any kind
-        raise CheckpointError(f"{path} is damaged ({error}). Take a copy of it, or another checkpoint") from error
+        raise CheckpointError(
+            f"{path} is damaged ({error}). Restore a copy of it, or use another checkpoint"
+        ) from error

@@ -49,7 +49,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         content = read_file(path, mapped=False, map_location=map_location)
         missing = [name for name in ("state_dict", "pytorch-lightning_version") if name not in content]
         if missing:
-            raise CheckpointError(f"{path} is no checkpoint of a Trainer: it has no {' and no '.join(missing)}")
+            raise CheckpointError(f"{path} is not a checkpoint of a Trainer: it has no {' and no '.join(missing)}")
         return content
 
 

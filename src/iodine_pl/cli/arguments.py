@@ -89,8 +89,8 @@ def checkpoint_of(arguments: Sequence[str]) -> Path | None:
     path = find_weights(named.ckpt_path, named.name, named.root)
     if named.ckpt_path in ("last", "best") and run_of(path) is None:
         raise FileNotFoundError(
-            f"{path.parent.parent} has no config.yaml, which says how the run was trained: put a copy of it there, or "
-            f"give --ckpt_path {path}, whose own model and data are then taken"
+            f"{path.parent.parent} has no config.yaml, which says how the run was trained: restore a copy of it, or "
+            f"give --ckpt_path {path}, which names its own model and data"
         )
     return path
 
@@ -106,7 +106,7 @@ def settings_before(arguments: Sequence[str]) -> tuple[dict[str, Any], str | Non
         named.
 
     Raises:
-        ValueError, TypeError: if a file is no checkpoint of a model, or no configuration, or names a class that is
+        ValueError, TypeError: if a file is not a checkpoint of a model, or no configuration, or names a class that is
             neither of this package nor imported nor named by the arguments.
     """
     named, checkpoint = _named(arguments), checkpoint_of(arguments)

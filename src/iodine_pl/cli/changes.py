@@ -53,7 +53,7 @@ class SayChanges(pl.Callback):
         changed = [name for name in _FOLLOWS if before[name] is not None and before[name] != now[name]]
         if "optimizer" in changed and "muon" in (before["optimizer"], now["optimizer"]):
             raise MisconfigurationException(
-                f"optimizer {now['optimizer']} cannot go on from the state of {before['optimizer']}: leave "
+                f"optimizer {now['optimizer']} cannot continue from the state of {before['optimizer']}: leave "
                 "--model.optimizer out; or begin a new training with the weights alone, which `iodine export` writes"
             )
         for name in changed:
@@ -62,7 +62,9 @@ class SayChanges(pl.Callback):
         names = [name for name in data | self.data if data.get(name) != self.data.get(name)] if data else []
         if names:
             shown = ", ".join(f"{name} was {data.get(name)} and is {self.data.get(name)}" for name in names)
-            rank_zero_info(f"data: {shown}: training goes on with other images; best.ckpt was scored on those before.")
+            rank_zero_info(
+                f"data: {shown}: training continues with other images; best.ckpt was scored on the previous ones."
+            )
         if {"batch_size", "processes"} & set(changed) and None not in (before["batch_size"], now["batch_size"]):
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
             images = progress["ready"] * before["batch_size"] * before["processes"]

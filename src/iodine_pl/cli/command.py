@@ -144,7 +144,7 @@ class IodineCLI(LightningCLI):
         if run is not None and not is_of_run(run):
             run = None
         if run is not None and self.subcommand != "fit" and not os.access(run, os.W_OK):
-            rank_zero_info(f"This user may not write to {run}: what comes out is put into a folder of its own.")
+            rank_zero_info(f"You may not write to {run}: the output goes to a new folder.")
             run = None
         # A command with a checkpoint goes on in the folder it came from.
         folder = RunFolder(root, settings.name or getattr(self.datamodule, "dataset_name", "run"), run)

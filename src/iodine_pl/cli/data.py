@@ -43,7 +43,7 @@ def prepare(
     if variant is not None and dataset != "multi_dsprites":
         raise ValueError(f"{dataset} has no variants: leave out --variant")
     if size is not None and dataset != "clevr":
-        raise ValueError(f"{dataset} is converted as it is: leave out --size")
+        raise ValueError(f"{dataset} is never resized: leave out --size")
     side = (128 if size is None else size) if dataset == "clevr" else None
     sprites = MULTI_DSPRITES["colored_on_grayscale" if variant is None else variant]
     release = {"tetrominoes": TETROMINOES, "multi_dsprites": sprites, "clevr": CLEVR}[dataset]

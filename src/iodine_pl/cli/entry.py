@@ -24,7 +24,7 @@ from iodine_pl.cli.tools import TOOLS, program, run_tool, summary_of
 __all__ = ["main", "prepare_process", "run_command"]
 
 _OF_LIGHTNING = {
-    "fit": "Trains a model, or goes on with --ckpt_path last.",
+    "fit": "Trains a model, or continues with --ckpt_path last.",
     "validate": "Scores a trained model on the validation images.",
     "test": "Scores a trained model on the test images.",
     "predict": "Writes the slots of the test images to an HDF5 file.",
@@ -140,7 +140,7 @@ def _overview() -> str:
         [
             f"usage: {program()} COMMAND [OPTION ...]",
             "",
-            "IODINE for PyTorch Lightning: trains, scores and applies models that cut images into objects.",
+            "IODINE for PyTorch Lightning: trains, scores and applies models that split images into objects.",
             "",
             "commands:",
             *lines,

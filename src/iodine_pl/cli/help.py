@@ -15,27 +15,27 @@ __all__ = ["add_group_help", "help_of_command", "subclasses_of"]
 
 _WIDTH, _COLUMN = 118, 42
 _OF_RUN = {
-    "config": "A YAML file of settings; what stands after it wins, and several may be given.",
-    "name": "Folder of the run in --trainer.default_root_dir; the dataset's name.",
+    "config": "A YAML file or name of settings; later options win. May be repeated.",
+    "name": "Folder of the run in --trainer.default_root_dir; by default the dataset.",
     "ckpt_path": "last or best of the newest run, a shipped name, a path, https://... or hf://...",
     "seed_everything": "The seed of weights, order and noise.",
 }
 _TRAINER = {
-    "accelerator": "cpu, gpu, or auto for the fastest that there is.",
-    "devices": "How many of them, or a list of their numbers.",
-    "precision": "Such as bf16-mixed; null is 32-true.",
+    "accelerator": "cpu, gpu, or auto for the fastest available.",
+    "devices": "Number of devices, or a list of their indices.",
+    "precision": "For example bf16-mixed; null is 32-true.",
     "max_steps": "Updates after which training stops.",
     "max_epochs": "Epochs after which training stops.",
     "max_time": "Time after which training stops, DD:HH:MM:SS.",
-    "val_check_interval": "Batches, or a part of an epoch, between two validations.",
-    "check_val_every_n_epoch": "Epochs between two validations; null counts batches alone.",
-    "log_every_n_steps": "Updates between two logged values.",
-    "accumulate_grad_batches": "Batches of one update.",
-    "limit_test_batches": "Batches of a test, or a part of them.",
+    "val_check_interval": "Batches, or fraction of an epoch, between validations.",
+    "check_val_every_n_epoch": "Epochs between validations; null counts only batches.",
+    "log_every_n_steps": "Updates between logged values.",
+    "accumulate_grad_batches": "Batches per update.",
+    "limit_test_batches": "Batches of a test, or a fraction of them.",
     "enable_progress_bar": "true, false, or null for a terminal only.",
     "logger": "false for none, or a class.",
     "callbacks": "A list of callbacks; --trainer.callbacks+ adds one.",
-    "default_root_dir": "Where the folders of runs are.",
+    "default_root_dir": "Parent folder of the runs.",
 }
 """The options that the help of a command shows, and what it says of them."""
 
@@ -59,7 +59,7 @@ def help_of_command(parser: LightningArgumentParser) -> str:
         lines += ["", f"{group} (--{group}.help says more)"]
         own = [action for name, action in actions.items() if name.startswith(f"{group}.") and _is_option(action)]
         lines += [_line(action) for action in own[:4]]
-    return "\n".join([*lines, "", "null stands for none. docs/ says what the options are for.", ""])
+    return "\n".join([*lines, "", "null means none. The documentation explains the options.", ""])
 
 
 def _is_option(action: argparse.Action) -> bool:

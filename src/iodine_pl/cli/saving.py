@@ -49,7 +49,7 @@ class SaveConfigOfRun(SaveConfigCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if trainer.is_global_zero and trainer.state.fn == TrainerFn.FITTING and not self.path.exists():
-            rank_zero_warn(f"{self.path} was deleted while the run goes on: it is written anew.")
+            rank_zero_warn(f"{self.path} was deleted during the run and is written again.")
             self._write()
 
     def _write(self) -> None:

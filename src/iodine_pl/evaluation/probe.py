@@ -72,8 +72,8 @@ class LinearProbe:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 
-        centre, spread = latents.mean(axis=0), latents.std(axis=0)
-        inputs = (latents.astype(np.float64) - centre) / np.where(spread > 0.0, spread, 1.0)
+        center, spread = latents.mean(axis=0), latents.std(axis=0)
+        inputs = (latents.astype(np.float64) - center) / np.where(spread > 0.0, spread, 1.0)
         affine = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1)
         sizes = factor_sizes(factors, kinds)
         maps = []
@@ -98,7 +98,7 @@ class LinearProbe:
             maps.append(found)
         joined = np.concatenate(maps, axis=1)
         weight = joined[:-1] / np.where(spread > 0.0, spread, 1.0)[:, None]
-        return cls(kinds, sizes, weight, joined[-1] - centre @ weight)
+        return cls(kinds, sizes, weight, joined[-1] - center @ weight)
 
     def outputs(self, latents: NDArray[Any]) -> dict[str, Array]:
         """Returns factor -> its outputs ``(N, size)``: numbers, cosine and sine, or logits."""
@@ -131,8 +131,8 @@ class LinearProbe:
             if self.kinds[name] == "category":
                 codes = factors[name].reshape(-1).astype(int)
                 top = output.max(axis=1)
-                normaliser = top + np.log(np.exp(output - top[:, None]).sum(axis=1))
-                total += float((normaliser - output[np.arange(len(codes)), codes]).mean())
+                normalizer = top + np.log(np.exp(output - top[:, None]).sum(axis=1))
+                total += float((normalizer - output[np.arange(len(codes)), codes]).mean())
             else:
                 target = _targets(factors[name], self.kinds[name], self.sizes[name])
                 total += float(((output - target) ** 2).sum(axis=1).mean())

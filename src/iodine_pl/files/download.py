@@ -169,8 +169,8 @@ class Download:
             kind = response.headers.get("Content-Type", "something")
             start = first[:40].decode("ascii", errors="replace")
             raise DownloadError(
-                f"{self.url} sends {kind} that begins with {start!r}: not what was asked for. Check the address, "
-                "or name a file that you have in its place"
+                f"{self.url} sent {kind} that begins with {start!r} instead of the file. Check the address, or "
+                "give a file that you have"
             )
         self._file.write(first)
         self._here = len(first)

@@ -46,7 +46,7 @@ def infer_arguments(variables: Mapping[str, ArrayLike]) -> dict[str, Any]:
 
     def shape(name: str, axes: int) -> tuple[int, ...]:
         if name not in shapes:
-            raise ValueError(f"missing {name}: this is no checkpoint of IODINE")
+            raise ValueError(f"missing {name}: this is not a checkpoint of IODINE")
         if len(shapes[name]) != axes or 0 in shapes[name]:
             raise ValueError(f"misshapen {name}: {shapes[name]}, it has {axes} axes in IODINE, none of them empty")
         return shapes[name]
