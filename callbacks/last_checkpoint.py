@@ -65,7 +65,8 @@ class LastCheckpoint(Checkpoint):
         if self.every_n_minutes is not None:
             late = time.monotonic() - self._saved_at_time >= 60.0 * self.every_n_minutes
             due = due or trainer.strategy.broadcast(late)  # clocks differ: the first process decides
-        self._validation_due = trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        loop = trainer.fit_loop
+        self._validation_due = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
         if ends(trainer):
             # Not in on_train_end: the Trainer then takes the epoch that it left in the middle for a whole one.
             due = not self._validation_due

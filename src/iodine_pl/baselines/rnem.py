@@ -66,7 +66,7 @@ class RNEM(SceneModel):
         super().__init__(
             learning_rate=learning_rate,
             reference_batch_size=reference_batch_size,
-            optimizer=optimizer,  # type: ignore[arg-type]
+            optimizer=optimizer,
             betas=betas,
             decay_factor=decay_factor,
             gradient_clip_norm=gradient_clip_norm,
