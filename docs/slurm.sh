@@ -20,7 +20,7 @@ if compgen -G "runs/$run/version_*/checkpoints/last.ckpt" > /dev/null; then
     go_on=(--ckpt_path last)
 fi
 
-# Lightning would save for the queue to runs/ itself, where the next run would take it for its own.
+# Lightning's own requeueing is off: it would continue in a new folder of the run.
 srun iodine fit "$@" --name "$run" --trainer.num_nodes "$SLURM_NNODES" --trainer.devices "$SLURM_NTASKS_PER_NODE" \
     --trainer.plugins '{"class_path": "pytorch_lightning.plugins.environments.SLURMEnvironment", "init_args": {"auto_requeue": false}}' \
     "${go_on[@]}"

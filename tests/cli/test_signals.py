@@ -12,6 +12,7 @@ from helpers import loader, small, trainer
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from iodine_pl import __version__
+from iodine_pl.cli import run_command
 from iodine_pl.cli.stopping import StopAtSignal
 
 STEPS = 27  # epochs of 10 updates on one process, 5 on two
@@ -177,6 +178,9 @@ def test_a_test_is_stopped_too(undisturbed, tmp_path, signum):
     assert f"stopped by {signum.name}\n" in output
 
 
+OF_SLURM = {"JOB_ID": 7, "JOB_NAME": "train", "PROCID": 0, "LOCALID": 0, "NODEID": 0, "NTASKS": 1, "NODELIST": "a"}
+
+
 @pytest.mark.parametrize("requeue", [True, False])
 def test_what_slurm_sends_is_left_to_lightning(tmp_path, requeue, monkeypatch):
     class Look(pl.Callback):
@@ -184,8 +188,7 @@ def test_what_slurm_sends_is_left_to_lightning(tmp_path, requeue, monkeypatch):
             ours.update({signum: signal.getsignal(signum) == stop._note for signum in NUMBERS})
             ours[signal.SIGUSR1] = not requeue or signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
 
-    of_slurm = {"JOB_ID": 7, "JOB_NAME": "train", "PROCID": 0, "LOCALID": 0, "NODEID": 0, "NTASKS": 1, "NODELIST": "a"}
-    for name, value in of_slurm.items():
+    for name, value in OF_SLURM.items():
         monkeypatch.setenv(f"SLURM_{name}", str(value))
     before = {signum: signal.getsignal(signum) for signum in (*NUMBERS, signal.SIGUSR1)}
     stop, ours = StopAtSignal(), {}
@@ -194,6 +197,16 @@ def test_what_slurm_sends_is_left_to_lightning(tmp_path, requeue, monkeypatch):
     made.fit(small(), loader(), loader())
     assert ours == {signal.SIGINT: True, signal.SIGTERM: not requeue, signal.SIGUSR1: not requeue}
     assert {signum: signal.getsignal(signum) for signum in before} == before
+
+
+def test_a_job_of_slurm_takes_no_checkpoint_of_another(tmp_path, monkeypatch):
+    """Lightning saves for the queue in the Trainer's folder, and begins with whatever lies there."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in OF_SLURM.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "hpc_ckpt_1.ckpt").write_bytes(b"of another job")
+    assert run_command([*TINY, BAR, "--trainer.max_steps=1"]).trainer.global_step == 1
 
 
 @pytest.mark.parametrize("signum", NUMBERS)

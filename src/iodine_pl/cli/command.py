@@ -158,6 +158,9 @@ class IodineCLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
+        if job := os.environ.get("SLURM_JOB_ID"):
+            # Where Lightning saves for the queue; it begins with what lies there, which must be of the same job.
+            kwargs["default_root_dir"] = str(Path(root) / f"slurm_{job}")
         trainer = super().instantiate_trainer(**kwargs)
         if isinstance(settings.trainer.strategy, str):  # a strategy of the user's own has its own timeout
             give_up_after(trainer, settings.process_timeout)
