@@ -119,8 +119,9 @@ def test_compiled(mode, how):
     loss.backward()
     for (name, ours), theirs in zip(compiled.named_parameters(), model.parameters(), strict=True):
         assert (ours.grad - theirs.grad).norm() < 1e-9 * theirs.grad.norm(), name
-    with torch.inference_mode():
-        torch.testing.assert_close(compiled(images, noise=noise).masks, model(images, noise=noise).masks)
+    if mode == "full":  # evaluation is the same in all modes, and another trace takes seconds
+        with torch.inference_mode():
+            torch.testing.assert_close(compiled(images, noise=noise).masks, model(images, noise=noise).masks)
 
 
 def test_graphs_are_refused_where_there_are_none():
