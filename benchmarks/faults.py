@@ -10,7 +10,7 @@ disk       a disk that is full after a random number of bytes (needs root, to mo
 
 The parts share the minutes, the kinds of a part are tried in turn; ``kills/training`` is one kind alone. A fault that
 came too late, after the command had ended, is no trial. ``unnoticed`` counts damage to what has no checksum, which was
-read as other content. ``--again SEED`` repeats one trial. Other rows in the JSON file stay.
+read as other content. ``--again SEED`` repeats one trial. Rows of other parts and other seeds stay in the JSON file.
 """
 
 import argparse
@@ -113,10 +113,10 @@ def table(rows):
 
 
 def keep(rows, given):
-    """Writes the rows to the JSON file, and leaves others that are there."""
+    """Writes the rows to the JSON file, and leaves others that are there: those of another seed too."""
     before = json.loads(given.json.read_text())["rows"] if given.json.exists() else []
-    new = {(row["part"], row["kind"]) for row in rows}
-    rows = [row for row in before if (row["part"], row["kind"]) not in new] + rows
+    new = {(row["part"], row["kind"], row["seed"]) for row in rows}
+    rows = [row for row in before if (row["part"], row["kind"], row["seed"]) not in new] + rows
     made = f"torch {torch.__version__}, python {platform.python_version()}, {len(os.sched_getaffinity(0))} cores"
     given.json.write_text(json.dumps({"machine": made, "rows": rows}, indent=1) + "\n")
 

@@ -20,8 +20,7 @@ class WaitAt(pl.Callback):
         self._wait(trainer, "train")
 
     def on_validation_batch_start(self, trainer, *arguments):
-        if not trainer.sanity_checking:
-            self._wait(trainer, "validation")
+        self._wait(trainer, "sanity check" if trainer.sanity_checking else "validation")
 
     def on_test_batch_start(self, trainer, *arguments):
         self._wait(trainer, "test")

@@ -82,6 +82,8 @@ def undisturbed(tmp_path_factory):
         (1, 2, 7, "train", 0, signal.SIGINT, True),  # as a terminal sends it
         (1, 2, 13, "train", 0, signal.SIGTERM, True),
         (1, 0, 10, "validation", 0, signal.SIGTERM, False),
+        (2, 0, 0, "sanity check", 0, signal.SIGTERM, False),
+        (2, 0, 0, "sanity check", 1, signal.SIGTERM, False),
         (2, 0, 7, "train", 0, signal.SIGTERM, False),
         (2, 0, 7, "train", 1, signal.SIGTERM, False),
         (2, 2, 7, "train", 0, signal.SIGINT, True),
@@ -162,11 +164,12 @@ def lives(group):
     return True
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_test_is_stopped_too(undisturbed, tmp_path, signum):
+@pytest.mark.parametrize(("processes", "signum"), [(1, signal.SIGINT), (1, signal.SIGTERM), (2, signal.SIGTERM)])
+def test_a_test_is_stopped_too(undisturbed, tmp_path, processes, signum):
     if signal.getsignal(signum) == signal.SIG_IGN:
         pytest.skip("a job in the background of a shell ignores it")
-    options = ["test", f"--ckpt_path={undisturbed[1] / LAST}", BAR, *stop_at(0, "test")]
+    checkpoint = f"--ckpt_path={undisturbed[processes] / LAST}"
+    options = ["test", checkpoint, BAR, f"--trainer.devices={processes}", *stop_at(0, "test")]
     process = start(*options, folder=tmp_path, PYTHONPATH=modules())
     while not (tmp_path / "waits").exists():
         assert process.poll() is None, process.communicate()[0]

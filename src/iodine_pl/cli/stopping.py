@@ -59,21 +59,28 @@ class StopAtSignal(Checkpoint):
         self._since = 0.0
         self._step = 0
         self._process = 0
+        self._of_slurm: set[int] = set()
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if threading.current_thread() is not threading.main_thread():  # which alone may ask for signals
             return
+        self._signal = 0
         self._process = os.getpid()
-        environment = trainer._accelerator_connector.cluster_environment
-        of_slurm: set[int] = set()
-        if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
-            of_slurm = {signal.SIGTERM, environment.requeue_signal or signal.SIGTERM}
-        came_before = trainer.received_sigterm and signal.SIGTERM not in of_slurm
-        self._signal = signal.SIGTERM if came_before else 0
         self._kill = trainer.strategy.launcher.kill if trainer.strategy.launcher is not None else None
-        # The Trainer has kept the handlers that were there, and puts them back at its end.
-        for signum in {signal.SIGINT, signal.SIGTERM} - of_slurm:
-            signal.signal(signum, self._note)
+        environment = trainer._accelerator_connector.cluster_environment
+        if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+            self._of_slurm = {signal.SIGTERM, environment.requeue_signal or signal.SIGTERM}
+        else:
+            # Lightning's own asks the other processes from within the handler, and waits for them for ever where they
+            # are in another call. It is in place from before the sanity check, or through an evaluation.
+            ours = self._note if stage == "fit" else _leave
+            trainer._signal_connector._sigterm_notifier_fn = ours  # type: ignore[method-assign]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._process == os.getpid():
+            # The Trainer has kept the handlers that were there, and puts them back at its end.
+            for signum in {signal.SIGINT, signal.SIGTERM} - self._of_slurm:
+                signal.signal(signum, self._note)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a worker that was forked from it: it ends when the process asks for no more
@@ -116,6 +123,10 @@ class StopAtSignal(Checkpoint):
     ) -> None:
         if self._signal and trainer.world_size == 1 and not ends(trainer):
             _stop(trainer, self._signal)
+
+
+def _leave(signum: int, frame: FrameType | None) -> NoReturn:
+    raise Stopped(signum)
 
 
 def _last_checkpoints(trainer: pl.Trainer) -> list[LastCheckpoint]:
