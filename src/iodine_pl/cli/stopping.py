@@ -74,7 +74,7 @@ class StopAtSignal(Checkpoint):
             # Lightning's own asks the other processes from within the handler, and waits for them for ever where they
             # are in another call. It is in place from before the sanity check, or through an evaluation.
             ours = self._note if stage == "fit" else _leave
-            trainer._signal_connector._sigterm_notifier_fn = ours  # type: ignore[method-assign]
+            trainer._signal_connector._sigterm_notifier_fn = ours  # type: ignore[assignment, method-assign]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._process == os.getpid():
