@@ -77,7 +77,10 @@ class Disentanglement(Experiment):
             return
         self._models: dict[str, Any] = {type(pl_module).__name__: pl_module}
         if self.beside is not None:
-            other: SceneModel = load_model(self.beside)
+            try:
+                other: SceneModel = load_model(self.beside)
+            except FileNotFoundError as error:
+                raise MisconfigurationException(f"Disentanglement has no model beside this one: {error}") from error
             name = type(other).__name__
             self._models[name if name not in self._models else f"{name} of {self.beside}"] = other
         for name, model in self._models.items():

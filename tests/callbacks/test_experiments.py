@@ -364,6 +364,13 @@ def test_two_processes_find_the_same(trained, tmp_path):
 
 
 @pytest.mark.usefixtures("inside")
+def test_a_model_to_compare_with_that_is_missing_is_said_in_a_line():
+    options = [f"--config={EXPERIMENTS}/disentanglement.yaml", "--trainer.callbacks.beside=gone.ckpt", BAR]
+    with pytest.raises(SystemExit, match=r"^error: .* has no model beside this one: there is no checkpoint gone\.ckpt"):
+        main(["test", "--ckpt_path=best", "--name=mine", *options])
+
+
+@pytest.mark.usefixtures("inside")
 def test_any_checkpoint_is_loaded_as_what_it_is(tmp_path):
     model = load_model("runs/tetrominoes_vae/version_0/checkpoints/best.ckpt")
     assert isinstance(model, VAE)
