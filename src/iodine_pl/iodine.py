@@ -30,6 +30,7 @@ from iodine_pl.engine import (
     StoppedRecompute,
     step_weights,
 )
+from iodine_pl.misfit import ImageError
 from iodine_pl.mixture import likelihood_of
 from iodine_pl.networks import NETWORKS, Network
 from iodine_pl.official.reading import read_official
@@ -351,7 +352,7 @@ class IODINE(SceneModel):
         images = self.images(batch)
         shape = self.noise_shape(len(images), num_slots, num_iterations)
         if images.ndim == 5 and images.shape[1] != shape[0]:
-            raise ValueError(
+            raise ImageError(
                 f"a sequence needs a frame for each of the T+1 = {shape[0]} states, got {images.shape[1]} frames: give "
                 f"num_iterations={images.shape[1] - 1}"
             )

@@ -1,11 +1,15 @@
-"""Says why the weights of one model are not those of another."""
+"""Says why weights or images do not fit a model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["MisfitError"]
+__all__ = ["ImageError", "MisfitError"]
+
+
+class ImageError(ValueError):
+    """Says in one line why images do not fit a model."""
 
 
 class MisfitError(RuntimeError):

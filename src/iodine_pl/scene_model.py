@@ -12,7 +12,7 @@ from torch import Tensor
 from iodine_pl.device import sent
 from iodine_pl.evaluation.metrics import MeanTrace, to_device
 from iodine_pl.guard import poison_if_nonfinite, warn_of_values
-from iodine_pl.misfit import MisfitError
+from iodine_pl.misfit import ImageError, MisfitError
 from iodine_pl.optimized import OptimizedModule
 from iodine_pl.posterior import keyed_normal
 from iodine_pl.ranges import require
@@ -87,7 +87,7 @@ class SceneModel(OptimizedModule):
             raise TypeError(f"{type(self).__name__} takes uint8 images or float images in [0, 1], got {kind}")
         sizes = (4, 5) if self.takes_sequences else (4,)
         if images.ndim not in sizes or images.shape[-3] != self.image_channels:
-            raise ValueError(
+            raise ImageError(
                 f"{type(self).__name__} takes images (B, {self.image_channels}, H, W), got {tuple(images.shape)}; "
                 "move the channels to axis 1, or make the model with image_channels=..."
             )

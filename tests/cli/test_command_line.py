@@ -123,6 +123,13 @@ def test_what_a_user_can_put_right_is_one_sentence(folder, arguments, words):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_images_that_do_not_fit_the_model_are_one_sentence(folder):
+    """Only the first batch shows it."""
+    options = ["--config", f"{ROOT}/configs/tetrominoes_vae.yaml", "--model.image_size=20"]
+    said = sentence(["fit", *options, *(flag for flag in TINY if flag.startswith("--data.")), BAR])
+    assert "VAE takes images (B, 3, 20, 20), got (4, 3, 35, 35): give the model their side, image_size=..." in said
+
+
 def test_a_missing_accelerator_is_one_sentence(folder):
     assert "no GPU was found" in sentence(["fit", "--trainer.accelerator=gpu"])
 

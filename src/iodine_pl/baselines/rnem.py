@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iodine_pl.misfit import ImageError
 from iodine_pl.result import Decomposition, Trace
 from iodine_pl.scene_model import Batch, SceneModel
 
@@ -173,11 +174,13 @@ class RNEM(SceneModel):
     ) -> tuple[Tensor, Decomposition]:
         images = self.images(batch)
         shape = self.noise_shape(len(images), num_slots, num_iterations)
-        if images.shape[2:] != shape[3:] or shape[0] < 2 or shape[2] < 1:
-            raise ValueError(
-                f"R-NEM needs images {shape[3:]}, K and T of at least 1; got {tuple(images.shape[2:])}, {shape[2]} and "
-                f"{shape[0] - 1}"
+        if images.shape[2:] != shape[3:]:
+            raise ImageError(
+                f"R-NEM takes images (B, C, {self.image_size}, {self.image_size}), got {tuple(images.shape)}: give the "
+                "model their side, image_size=..."
             )
+        if shape[0] < 2 or shape[2] < 1:
+            raise ValueError(f"R-NEM needs K and T of at least 1, got {shape[2]} and {shape[0] - 1}")
         noise = torch.randn(shape, device=images.device) if noise is None else noise
         if tuple(noise.shape) != shape:
             raise ValueError(f"noise must be (T+1, B, K, H, W) = {shape}, got {tuple(noise.shape)}")

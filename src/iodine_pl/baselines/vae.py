@@ -12,6 +12,7 @@ from iodine_pl.decoder import SpatialBroadcastDecoder
 from iodine_pl.distributions import Bernoulli, make_distribution
 from iodine_pl.engine import View
 from iodine_pl.layers import conv_stack, mlp
+from iodine_pl.misfit import ImageError
 from iodine_pl.mixture import likelihood_of
 from iodine_pl.posterior import PRIOR_SCALE, Posterior
 from iodine_pl.ranges import require
@@ -112,7 +113,10 @@ class VAE(SceneModel):
         images = self.images(batch)
         shape = self.noise_shape(len(images), num_slots, num_iterations)
         if images.shape[2:] != (self.image_size, self.image_size):
-            raise ValueError(f"this VAE was made for images of {self.image_size} pixels a side, got {images.shape[2:]}")
+            raise ImageError(
+                f"VAE takes images (B, {self.image_channels}, {self.image_size}, {self.image_size}), got "
+                f"{tuple(images.shape)}: give the model their side, image_size=..."
+            )
         if noise is None:
             noise = torch.randn(shape, dtype=images.dtype, device=images.device)
         encoded = self.convolutions(images.contiguous(memory_format=torch.channels_last))

@@ -14,7 +14,7 @@ from iodine_pl.cli.processes import one_is_gone
 from iodine_pl.datamodules import SceneFileError, TFRecordError
 from iodine_pl.files.atomic import WriteError, remedy_of
 from iodine_pl.files.download import DownloadError
-from iodine_pl.misfit import MisfitError
+from iodine_pl.misfit import ImageError, MisfitError
 
 __all__ = ["CommandError", "did_you_mean", "sentence_of"]
 
@@ -22,6 +22,7 @@ _SAID = (
     SceneFileError,
     TFRecordError,
     CheckpointError,
+    ImageError,
     MisfitError,
     DownloadError,
     WriteError,
