@@ -114,7 +114,7 @@ FAULTS = BENCHMARKS / "faults.py"
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux counts it")
 def test_faults(tmp_path):
-    (tmp_path / "rows.json").write_text(json.dumps({"rows": [{"part": "pairs", "kind": "two trainings"}]}))
+    (tmp_path / "rows.json").write_text(json.dumps({"rows": [{"part": "pairs", "kind": "two trainings", "seed": 0}]}))
     asked = ["kills/generating", "mutations/.npz, compressed", "mutations/exported weights"]
     shown = run(*asked, "--trials", "1", "--json", "rows.json", folder=tmp_path, script=FAULTS)
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 import sys
 from collections.abc import Sequence
@@ -55,10 +56,15 @@ def main(command: str | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         raise Stopped(signal.SIGINT) from None
-    finally:  # nothing is left to stop, and Python itself takes a while to end
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, signal.SIG_IGN)
+    finally:
+        atexit.register(_ignore_signals)  # last, so that Python begins its end with it
     return 0
+
+
+def _ignore_signals() -> None:
+    """Lets Python end, which takes a while: nothing is left to stop."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def run_command(arguments: Sequence[str]) -> IodineCLI | None:
