@@ -21,6 +21,27 @@ def small(**arguments):
     return IODINE(**(SMALL | arguments))
 
 
+def update_of(model, monkeypatch):
+    """Returns a function that makes an update on two black images, on the model's device and outside of a training."""
+    for name in ("log", "log_dict"):
+        monkeypatch.setattr(model, name, lambda *_, **__: None)
+    model._trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    optimizer = model.configure_optimizers()["optimizer"]
+    batch = {"image": torch.zeros(2, 3, 12, 12, dtype=torch.uint8, device=model.device)}
+
+    def closure():
+        loss = model.training_step(batch, 0)
+        optimizer.zero_grad()
+        loss.backward()
+        model.configure_gradient_clipping(optimizer)
+
+    def update():
+        optimizer.step(closure)
+        model.guard.settle()
+
+    return update
+
+
 class Images(torch.utils.data.Dataset):
     """Fixed random images with labels, some without foreground."""
 

@@ -6,10 +6,9 @@ Skipped where there is no GPU. TESTED_DEVICE=cpu runs on the CPU what can be run
 import os
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from command import TINY
-from helpers import SMALL, fit, small
+from helpers import SMALL, fit, small, update_of
 from train_in_double import MODES
 
 from iodine_pl import IODINE
@@ -55,25 +54,10 @@ def test_loss_and_gradients_are_those_of_the_cpu(mode, likelihood):
 @pytest.mark.parametrize("arguments", [*MODES.values(), {"optimizer": "muon"}], ids=[*MODES, "Muon"])
 def test_an_update_waits_for_nothing(arguments, monkeypatch, request):
     model = IODINE(**SMALL | arguments).to(DEVICE)
-    for name in ("log", "log_dict"):
-        monkeypatch.setattr(model, name, lambda *_, **__: None)
-    model._trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    optimizer = model.configure_optimizers()["optimizer"]
-    batch = {"image": torch.zeros(2, 3, 12, 12, dtype=torch.uint8, device=DEVICE)}
-
-    def update():
-        loss = model.training_step(batch, 0)
-        optimizer.zero_grad()
-        loss.backward()
-        model.configure_gradient_clipping(optimizer)
-
-    def updated():
-        optimizer.step(update)
-        model.guard.settle()
-
-    updated()  # constants are made once, and the libraries make plans
+    update = update_of(model, monkeypatch)
+    update()  # constants are made once, and the libraries make plans
     request.getfixturevalue("waiting_refused")
-    updated()
+    update()
 
 
 def test_an_evaluation_waits_for_nothing(request):

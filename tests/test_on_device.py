@@ -9,7 +9,7 @@ import copy
 import pytest
 import pytorch_lightning as pl
 import torch
-from helpers import SMALL, fit, small
+from helpers import SMALL, fit, small, update_of
 from train_in_double import MODES
 
 from iodine_pl import IODINE, autograd, optimized
@@ -53,22 +53,10 @@ def test_meta_notices_what_it_is_to_notice():
 )
 def test_an_update(arguments, on_its_way, monkeypatch):
     model = IODINE(**SMALL | {"num_iterations": 1, "lstm_size": 5} | arguments).to(META)
-    for name in ("log", "log_dict"):
-        monkeypatch.setattr(model, name, lambda *_, **__: None)
-    model._trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    optimizer = model.configure_optimizers()["optimizer"]
-    batch = {"image": torch.zeros(2, 3, 12, 12, dtype=torch.uint8, device=META)}
-
-    def closure():
-        loss = model.training_step(batch, 0)
-        optimizer.zero_grad()
-        loss.backward()
-        model.configure_gradient_clipping(optimizer)
-
+    update = update_of(model, monkeypatch)
     for _ in range(2):
         model.guard._unread = None  # it would read the update before
-        optimizer.step(closure)
-        model.guard.settle()
+        update()
         autograd._unread.clear()  # likewise
 
 
