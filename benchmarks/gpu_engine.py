@@ -19,9 +19,10 @@ WAYS = {
     "fp32": Way(),
     "TF32": Way("TF32"),
     "bf16": Way("bf16"),
-    "TF32, compiled": Way("TF32", True),
-    "bf16, compiled": Way("bf16", True),
-    "bf16, graphs": Way("bf16", "graphs"),
+    "TF32, graphs": Way("TF32", graphs=True),
+    "bf16, graphs": Way("bf16", graphs=True),
+    "bf16, compiled": Way("bf16", compiled=True),
+    "bf16, compiled, graphs": Way("bf16", compiled=True, graphs=True),
 }
 TINY_WAYS = ("fp32", "bf16, graphs")
 MODES = ("plain", "full", "stopped")
@@ -41,7 +42,7 @@ def engine(network: str, way: str, device: str, tiny: bool) -> dict:
     size, batch = (9, 2) if tiny else (SIZES[network], BATCH)
     ceilings = rates_of_the_machine(network, batch, size, device, WAYS[way], 64 if tiny else None)
     rows = {}
-    for mode in ("stopped",) if WAYS[way].compiled else MODES:
+    for mode in ("stopped",) if WAYS[way].compiled or WAYS[way].graphs else MODES:
         rows[mode] = _row(network, WAYS[way], mode, size, batch, device, tiny)
         share = rows[mode]["operations"] / rows[mode]["seconds"] if rows[mode]["seconds"] else None
         rows[mode] |= {f"of the {name}": share and share / rate for name, rate in ceilings.items()}
@@ -66,7 +67,7 @@ def _row(network: str, way: Way, mode: str, size: int, batch: int, device: str, 
         "images_per_second": batch / statistics.median(times),
         "peak_bytes": peak,
         "operations": counted.operations(*how),
-        "largest_batch": "" if way.compiled else _largest_batch(measured, how, 2 * batch if tiny else LARGEST),
+        "largest_batch": "" if way.compiled or way.graphs else _largest_batch(measured, how, 2 * batch if tiny else LARGEST),
     } | errors
 
 
@@ -111,8 +112,8 @@ def _numbers(measured: Measured, dtype: torch.dtype = torch.float32) -> dict:
     noise = torch.randn(model.noise_shape(batch)).to(measured.device, dtype)
     with measured.way.chosen():
         with measured.way.autocast(measured.device):
-            result = model(images, noise=noise)
-        model.objective(result.trace).backward()
+            loss, result = model.loss(images, noise=noise)
+        loss.backward()
         synchronize(measured.device)
     gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
     return {"likelihood": result.trace.nll.detach().cpu().double(), "gradient": gradient.cpu().double()}

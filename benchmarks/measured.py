@@ -39,11 +39,12 @@ class Way:
     Args:
         precision: ``fp32``; ``TF32``: float32 whose products a GPU rounds to 10 bits, which torch allows itself in
             convolutions where nothing is said; ``bf16``: autocast, as ``--trainer.precision bf16-mixed``.
-        compiled: ``compile_networks`` of the model.
+        compiled, graphs: ``compile_networks`` and ``cuda_graphs`` of the model.
     """
 
     precision: str = "fp32"
-    compiled: bool | str = False
+    compiled: bool = False
+    graphs: bool = False
 
     @contextlib.contextmanager
     def chosen(self):
@@ -91,18 +92,20 @@ class Measured:
         network: an official one, at its size or another.
         batch, size: of the images; their side.
         device: where.
-        way: how numbers are multiplied; plain autograd is never compiled.
+        way: how numbers are multiplied; plain autograd is neither compiled nor recorded.
         mode: one of ``MODES``.
         arguments: further ones of the model.
     """
 
     def __init__(self, network, batch, size, device, way, mode, **arguments):
         kind, own = MODES[mode]
-        compiled = {"compile_networks": way.compiled} if way.compiled and mode != "plain" else {}
+        if mode != "plain":
+            own = own | {"compile_networks": way.compiled, "cuda_graphs": way.graphs}
         torch.manual_seed(0)
         self.device = torch.device(device)
         self.way = way
-        self.model = getattr(kind, network)(**own, **compiled, **arguments).to(self.device)
+        self.reserved = torch.cuda.memory_reserved() if self.device.type == "cuda" else 0
+        self.model = getattr(kind, network)(**own, **arguments).to(self.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4)
         self.images = torch.rand(batch, 3, size, size, device=self.device)
 
@@ -135,6 +138,8 @@ class Measured:
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             self.run(*how)
+            if self.way.graphs:  # they keep all that they ever needed
+                return torch.cuda.memory_reserved() - self.reserved
             return torch.cuda.max_memory_allocated() - before
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
             self.run(*how)

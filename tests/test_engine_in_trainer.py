@@ -122,12 +122,3 @@ def test_compiled(mode, how):
     if mode == "full":  # evaluation is the same in all modes, and another trace takes seconds
         with torch.inference_mode():
             torch.testing.assert_close(compiled(images, noise=noise).masks, model(images, noise=noise).masks)
-
-
-def test_graphs_are_refused_where_there_are_none():
-    model = IODINE(**SMALL)
-    model.compile_networks = "graphs"  # the argument would import the compiler, which takes seconds
-    with pytest.raises(MisconfigurationException, match="needs an NVIDIA GPU, and the images are on the device 'cpu'"):
-        model(torch.rand(1, 3, 8, 8))
-    with pytest.raises(ValueError, match="compile_networks must be true, false or 'graphs', got 'graph'"):
-        IODINE(**SMALL, compile_networks="graph")

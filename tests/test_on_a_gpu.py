@@ -51,7 +51,11 @@ def test_loss_and_gradients_are_those_of_the_cpu(mode, likelihood):
         assert (ours.grad.cpu() - theirs.grad).norm() < 1e-8 * theirs.grad.norm().clamp(min=1e-6), name
 
 
-@pytest.mark.parametrize("arguments", [*MODES.values(), {"optimizer": "muon"}], ids=[*MODES, "Muon"])
+@pytest.mark.parametrize(
+    "arguments",
+    [*MODES.values(), {"optimizer": "muon"}, pytest.param({"cuda_graphs": True}, marks=needs_gpu)],
+    ids=[*MODES, "Muon", "CUDA graphs"],
+)
 def test_an_update_waits_for_nothing(arguments, monkeypatch, request):
     model = IODINE(**SMALL | arguments).to(DEVICE)
     update = update_of(model, monkeypatch)
@@ -114,26 +118,45 @@ def test_an_update_that_is_skipped_leaves_what_it_leaves_on_the_cpu(tmp_path):
 
 
 @needs_gpu
-@pytest.mark.parametrize("how", [True, "graphs"])
 @pytest.mark.parametrize("mode", ["full", "stopped"])
+@pytest.mark.parametrize("how", ["compile_networks", "cuda_graphs", "both"])
 @pytest.mark.filterwarnings("ignore")  # the compiler warns of itself
-def test_compiled(mode, how):
+def test_compiled_and_recorded(mode, how):
     torch._dynamo.reset()
     settings = SMALL | MODES[mode] | {"decoder_channels": (4,), "encoder_channels": (4,)}
     model = IODINE(**settings).double().to(DEVICE)
-    compiled = IODINE(**settings, compile_networks=how).double().to(DEVICE)
-    compiled.load_state_dict(model.state_dict())
-    for _ in range(4):  # graphs are recorded at the second time, and played from the third
+    settings |= {"compile_networks": how != "cuda_graphs", "cuda_graphs": how != "compile_networks"}
+    other = IODINE(**settings).double().to(DEVICE)
+    other.load_state_dict(model.state_dict())
+    for _ in range(3):
         images = torch.rand(2, 3, 12, 12, dtype=torch.float64, device=DEVICE)
         noise = torch.randn(model.noise_shape(2), dtype=torch.float64, device=DEVICE)
-        (expected, _), (loss, _) = model.loss(images, noise=noise), compiled.loss(images, noise=noise)
+        (expected, result), (loss, others) = (each.loss(images, noise=noise) for each in (model, other))
         torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
-        model.zero_grad()
-        compiled.zero_grad()
-        expected.backward()
-        loss.backward()
-        for (name, ours), theirs in zip(compiled.named_parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(others.masks, result.masks)
+        for each, value in ((model, expected), (other, loss)):
+            each.zero_grad()
+            value.backward()
+        for (name, ours), theirs in zip(other.named_parameters(), model.parameters(), strict=True):
             assert (ours.grad - theirs.grad).norm() < 1e-8 * theirs.grad.norm(), name
+        with torch.no_grad():  # what is recorded reads the parameters anew
+            for p in (*other.parameters(), *model.parameters()):
+                p.mul_(0.9)
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_training_recorded_is_training(precision, tmp_path):
+    trained = {}
+    for cuda_graphs in (False, True):
+        torch.manual_seed(0)
+        model = small(input_gradients="stopped", cuda_graphs=cuda_graphs)
+        before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+        images = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+        fit(model, images, tmp_path, accelerator="gpu", devices=1, precision=precision)
+        trained[cuda_graphs] = torch.cat([p.detach().cpu().flatten() for p in model.parameters()]) - before
+    assert trained[False].norm() > 0
+    assert (trained[True] - trained[False]).norm() < 0.05 * trained[False].norm()  # Adam makes whole steps of rounding
 
 
 def test_clevr_is_rendered_as_on_the_cpu():

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iodine_pl.device import Late, autocast_as, reading_waits
+from iodine_pl.device import Late, autocast_as, autocast_of, being_recorded, reading_waits
 
 __all__ = [
     "differentiation_allowed",
@@ -84,9 +84,7 @@ class _Recomputed(torch.autograd.Function):
         ctx.function = function
         ctx.count = count
         ctx.device_type = outputs[0].device.type
-        available = torch.amp.is_autocast_available(ctx.device_type)
-        enabled = available and torch.is_autocast_enabled(ctx.device_type)
-        ctx.autocast = torch.get_autocast_dtype(ctx.device_type) if enabled else None
+        ctx.autocast = autocast_of(ctx.device_type)
         ctx.save_for_backward(*tensors)
         return tuple(x.view_as(x) for x in outputs)
 
@@ -121,7 +119,7 @@ def with_known_gradients(
         RuntimeError: if the weights turn out to be others. On the CPU the backward pass raises it. Elsewhere that would
             have to wait for the device: there all gradients are NaN, and the next call raises it.
     """
-    if _unread:
+    if _unread and not being_recorded(value):
         _refuse_weights(_unread.pop().read())
     result: Tensor = _KnownGradients.apply(value, weights, len(inputs), gradients, *inputs, *parameters)  # type: ignore[no-untyped-call]
     return result
@@ -154,7 +152,9 @@ class _KnownGradients(torch.autograd.Function):
         factor = given[-1, 0] / weights[-1]
         error = (given - factor * weights.unsqueeze(1)).abs().max()
         others = error > 1e-4 * factor.abs()  # NaN is neither, and passes on
-        if reading_waits(others):
+        if being_recorded(others):
+            pass  # the model records its own loss
+        elif reading_waits(others):
             _unread[:] = [Late(others)]
             factor, given = (torch.where(others, torch.nan, x) for x in (factor, given))
         else:

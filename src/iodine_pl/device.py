@@ -5,10 +5,9 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-__all__ = ["Late", "autocast_as", "begin_graphs", "reading_waits", "sent"]
+__all__ = ["Late", "autocast_as", "autocast_of", "being_recorded", "reading_waits", "sent"]
 
 
 def reading_waits(x: Tensor) -> bool:
@@ -54,15 +53,12 @@ def autocast_as(device_type: str, dtype: torch.dtype | None) -> AbstractContextM
     return torch.autocast(device_type, dtype, enabled=dtype is not None, cache_enabled=False)
 
 
-def begin_graphs(device: torch.device) -> None:
-    """Tells the CUDA graphs of compiled modules that a new forward pass begins, which may write over the last one's.
+def autocast_of(device_type: str) -> torch.dtype | None:
+    """Returns the type that autocast is computing in; None where it is off or unknown to the device."""
+    enabled = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    return torch.get_autocast_dtype(device_type) if enabled else None
 
-    Raises:
-        MisconfigurationException: if the device has no CUDA graphs.
-    """
-    if device.type != "cuda":
-        raise MisconfigurationException(
-            f"compile_networks='graphs' needs an NVIDIA GPU, and the images are on the device {device.type!r}: give "
-            "compile_networks=true, or leave it out"
-        )
-    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+
+def being_recorded(x: Tensor) -> bool:
+    """Returns whether what is done with ``x`` goes into a CUDA graph, so that nothing of it can be read now."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()

@@ -17,7 +17,6 @@ from iodine_pl.autograd import differentiation_allowed, refuse_tracing, usable_i
 from iodine_pl.checkpoints.finding import find_weights
 from iodine_pl.checkpoints.loading import model_in
 from iodine_pl.decoder import SpatialBroadcastDecoder
-from iodine_pl.device import begin_graphs
 from iodine_pl.distributions import Bernoulli, PixelDistribution, ScaleSchedule, make_distribution
 from iodine_pl.engine import (
     Engine,
@@ -30,6 +29,7 @@ from iodine_pl.engine import (
     StoppedRecompute,
     step_weights,
 )
+from iodine_pl.graphs import Recordings
 from iodine_pl.misfit import ImageError
 from iodine_pl.mixture import likelihood_of
 from iodine_pl.networks import NETWORKS, Network
@@ -91,9 +91,10 @@ class IODINE(SceneModel):
         recompute: keep nothing image-sized of a step but decode it again in the backward pass: the same gradient in the
             memory of one step, for one more decoding of each (see docs/engine.md).
         compile_networks: run decoder and refinement network through ``torch.compile``; off by default (see
-            docs/engine.md). ``graphs``: record what the compiler made as CUDA graphs too, which a GPU starts at once;
-            on another device the model then refuses to run. ``torch.compile`` of the whole model changes nothing, and
-            harms nothing.
+            docs/engine.md). ``torch.compile`` of the whole model changes nothing, and harms nothing.
+        cuda_graphs: record the training loss with its gradients as one CUDA graph, which a GPU starts at once; off by
+            default (see docs/engine.md). On another device training then refuses to run. All else, evaluation too,
+            is computed as without it.
         inner_batch_size: B in the 1/B of the loss inside the refinement loop, so that an image is refined alike in any
             batch. None: ``batch_size``; if that is None too, the batch at hand, as in the code. Give it where a batch
             is shared among devices, and the computation is the same on any number of them.
@@ -140,7 +141,8 @@ class IODINE(SceneModel):
         # Computation and training
         input_gradients: Literal["full", "stopped"] = "full",
         recompute: bool = False,
-        compile_networks: bool | Literal["graphs"] = False,
+        compile_networks: bool = False,
+        cuda_graphs: bool = False,
         inner_batch_size: int | None = None,
         learning_rate: float | None = None,
         reference_batch_size: int | None = None,
@@ -183,8 +185,8 @@ class IODINE(SceneModel):
         require("positive", prior_scale=prior_scale, norm_epsilon=norm_epsilon)
         if input_gradients not in ("full", "stopped"):
             raise ValueError(f"input_gradients must be 'full' or 'stopped', got {input_gradients!r}")
-        if compile_networks not in (True, False, "graphs"):
-            raise ValueError(f"compile_networks must be true, false or 'graphs', got {compile_networks!r}")
+        if cuda_graphs and isinstance(pixel_scale, Mapping):
+            raise ValueError("cuda_graphs records one pixel scale: give pixel_scale as a number, or leave cuda_graphs out")
         self.num_slots: int = chosen["num_slots"]
         self.num_iterations = chosen["num_iterations"]
         self.evaluation_iterations = evaluation_iterations
@@ -196,7 +198,8 @@ class IODINE(SceneModel):
         self.mask_posterior_epsilon = mask_posterior_epsilon
         self.input_gradients = input_gradients
         self.recompute = recompute
-        self.compile_networks = compile_networks
+        self.cuda_graphs = cuda_graphs
+        self._recordings = Recordings()
         self.scale_schedule: ScaleSchedule | None = None
         if isinstance(pixel_scale, Mapping):
             self.scale_schedule = ScaleSchedule(pixel_scale)
@@ -234,9 +237,8 @@ class IODINE(SceneModel):
         limit = math.sqrt(3.0 / (2.0 * self.latent_size))
         self.initial_posterior = nn.Parameter(torch.empty(2 * self.latent_size).uniform_(-limit, limit))
         if compile_networks:
-            mode = "reduce-overhead" if compile_networks == "graphs" else None  # as torch calls CUDA graphs
-            self.decoder.compile(mode=mode)
-            self.refinement.compile(mode=mode)
+            self.decoder.compile()
+            self.refinement.compile()
         self.to(memory_format=torch.channels_last)  # a third faster on CPU
 
     def make_decoder(self, **arguments: Any) -> nn.Module:
@@ -372,6 +374,14 @@ class IODINE(SceneModel):
 
         ``sum_t t/T (NLL_t + KL_t)`` over t = 0 .. T, means over the batch (equation 5; the weights are the code's).
         """
+        if not (self.cuda_graphs and torch.is_grad_enabled()):
+            return self._loss(batch, noise)
+        images = self.images(batch)
+        if noise is None:
+            noise = torch.randn(self.noise_shape(len(images)), dtype=images.dtype, device=images.device)
+        return self._recordings.play(self._loss, self.parameters(), images, noise.to(images, non_blocking=True))
+
+    def _loss(self, batch: Batch | Tensor, noise: Tensor | None) -> tuple[Tensor, Decomposition]:
         result = self(batch, noise=noise)
         return self.objective(result.trace), result.detach()
 
@@ -404,8 +414,6 @@ class IODINE(SceneModel):
         self, images: Tensor, noise: Tensor, return_steps: bool, differentiable: bool, graph: bool
     ) -> Decomposition:
         """Algorithm 1: T times decode a sample, differentiate the loss, refine the posterior; then decode once more."""
-        if self.compile_networks == "graphs":
-            begin_graphs(images.device)
         steps: list[Decomposition] = []
         traces: list[Trace] = []
         with differentiation_allowed():

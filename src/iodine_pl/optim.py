@@ -147,32 +147,37 @@ class Muon(TFAdam):
         moved = [p for p in group["params"] if p.grad is not None]
         if not moved:  # the update is skipped, in all processes
             return
-        wide: list[Tensor] = []
         for p in moved:
             state = self.state[p]
             if not state:
                 state["step"] = torch.zeros(())  # torch's Adam looks for it when a state is loaded
                 state["momentum"] = torch.zeros_like(p)
             state["step"] += 1
-            state["momentum"].lerp_(p.grad, 1.0 - beta)
-            mixed = p.grad.lerp(state["momentum"], beta).flatten(1)
-            wide.append(mixed if mixed.shape[0] <= mixed.shape[1] else mixed.T)
-        for p, update in zip(moved, _orthogonalized_in_parts(wide, self.shared), strict=True):
-            as_given = update if len(p) == len(update) else update.T
-            p.sub_(as_given.reshape(p.shape), alpha=0.2 * group["lr"] * math.sqrt(update.shape[1]))
+        gradients = [p.grad for p in moved]
+        momenta = [self.state[p]["momentum"] for p in moved]
+        torch._foreach_lerp_(momenta, gradients, 1.0 - beta)
+        flat = [mixed.flatten(1) for mixed in torch._foreach_lerp(gradients, momenta, beta)]
+        wide = [mixed if mixed.shape[0] <= mixed.shape[1] else mixed.T for mixed in flat]
+        updates = list(_orthogonalized_in_parts(wide, self.shared))
+        sizes = [-0.2 * group["lr"] * math.sqrt(update.shape[1]) for update in updates]
+        as_given = [update if len(p) == len(update) else update.T for p, update in zip(moved, updates, strict=True)]
+        torch._foreach_mul_(as_given, sizes)
+        torch._foreach_add_(moved, [update.reshape(p.shape) for p, update in zip(moved, as_given, strict=True)])
 
 
 def _orthogonalized_in_parts(matrices: list[Tensor], shared: bool) -> list[Tensor]:
     """Calls :func:`orthogonalized` for the matrices of each shape at once, in this process those of its share."""
     rank, processes = (distributed.get_rank(), distributed.get_world_size()) if shared else (0, 1)
     loads = [0.0] * processes
-    done = [torch.zeros_like(x) for x in matrices]
+    done: list[Tensor] = [*matrices]
     of_shape: dict[tuple[int, ...], list[int]] = {}
     for i in sorted(range(len(matrices)), key=lambda i: -_work(matrices[i])):
         least = loads.index(min(loads))
         loads[least] += _work(matrices[i])
         if least == rank:
             of_shape.setdefault(tuple(matrices[i].shape), []).append(i)
+        else:
+            done[i] = torch.zeros_like(matrices[i])
     for indices in of_shape.values():
         for i, update in zip(indices, orthogonalized(torch.stack([matrices[i] for i in indices])), strict=True):
             done[i] = update

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -72,8 +73,11 @@ class Decomposition(NamedTuple):
 
     def detach(self) -> Decomposition:
         """Returns the same numbers without their graph."""
-        tensors = {name: x.detach() for name, x in self._tensors().items()}
-        return self._replace(**tensors, trace=self.trace.detach(), steps=tuple(step.detach() for step in self.steps))
+        return self._mapped(Tensor.detach)
+
+    def clone(self) -> Decomposition:
+        """Returns the same numbers in memory of their own."""
+        return self._mapped(Tensor.clone)
 
     def refusing_gradients(self, reason: str) -> Decomposition:
         """Returns the same, but a loss that reaches images, masks, or a likelihood that has no graph raises.
@@ -86,6 +90,11 @@ class Decomposition(NamedTuple):
         mse = self.trace.mse
         trace = self.trace._replace(mse=mse if mse.requires_grad else refusing_gradients(mse, self.latents, reason))
         return self._replace(**refusing, trace=trace, steps=tuple(x.refusing_gradients(reason) for x in self.steps))
+
+    def _mapped(self, function: Callable[[Tensor], Tensor]) -> Decomposition:
+        tensors = {name: function(x) for name, x in self._tensors().items()}
+        trace = Trace(*map(function, self.trace))
+        return self._replace(**tensors, trace=trace, steps=tuple(step._mapped(function) for step in self.steps))
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: x for name, x in self._asdict().items() if isinstance(x, Tensor)}

@@ -1,0 +1,144 @@
+"""A loss and its gradients, recorded as one CUDA graph: a GPU starts all of it at once, in place of each operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from iodine_pl.device import autocast_as, autocast_of
+from iodine_pl.result import Decomposition
+
+__all__ = ["Recordings"]
+
+Loss = Callable[..., tuple[Tensor, Decomposition]]
+
+_WARM_UPS = 3  # runs before a recording, in which the libraries choose their algorithms and allocate
+
+
+class Recordings:
+    """Keeps a recording for each shape of batch, made when it is met first.
+
+    A recording reads parameters where they lie: where they have moved, all recordings are made anew. A copy of this
+    object has none, so a model can be copied and sent to another process.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[object, _Recording] = {}
+        self._addresses: list[int] = []
+
+    def __reduce__(self) -> tuple[type[Recordings], tuple[()]]:
+        return Recordings, ()
+
+    def play(self, loss: Loss, parameters: Iterable[Tensor], *given: Tensor) -> tuple[Tensor, Decomposition]:
+        """Returns what ``loss`` returns of the given tensors, computed by a recording.
+
+        The loss has a graph to the parameters. Take its gradient before the next loss: that one writes over it.
+
+        Args:
+            loss: returns a loss with its graph and a decomposition without one; all constants in it stay as they are.
+            parameters: those of the model.
+            given: tensors on the GPU.
+
+        Raises:
+            MisconfigurationException: if they are on another device.
+        """
+        device = given[0].device
+        if not _records_on(device):
+            raise MisconfigurationException(
+                f"cuda_graphs needs an NVIDIA GPU, and the images are on the device {device.type!r}: leave it out, or "
+                "train with --trainer.accelerator gpu"
+            )
+        trained = [p for p in parameters if p.requires_grad]
+        addresses = [p.data_ptr() for p in trained]
+        if addresses != self._addresses:
+            self._made, self._addresses = {}, addresses
+        key = (autocast_of(device.type), *((x.shape, x.dtype) for x in given))
+        if key not in self._made:
+            self._made[key] = _record(loss, trained, given)
+        recording = self._made[key]
+        for held, x in zip(recording.given, given, strict=True):
+            held.copy_(x)
+        value: Tensor = _Played.apply(recording, *trained)  # type: ignore[no-untyped-call]
+        return value, recording.result.clone()
+
+
+class _Recording:
+    """Holds tensors that every run reads or writes in the same place, and how to run.
+
+    Args:
+        given: what is read.
+        run: computes, and writes the others.
+        loss, gradients, result: what is written; a gradient is None for a parameter that the loss does not use.
+    """
+
+    def __init__(self, given: list[Tensor], run: Callable[[], None], written: _Written) -> None:
+        self.given = given
+        self.run = run
+        self.loss, self.gradients, self.result = written
+        self.runs = 0
+
+
+class _Written(NamedTuple):
+    loss: Tensor
+    gradients: tuple[Tensor | None, ...]
+    result: Decomposition
+
+
+class _Played(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, recording: _Recording, *_: Tensor) -> Tensor:
+        recording.run()
+        recording.runs += 1
+        ctx.recording, ctx.run = recording, recording.runs
+        return recording.loss.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.run != ctx.recording.runs:
+            raise RuntimeError(
+                "cuda_graphs keeps the gradients of one loss, and another has been computed since this one: call "
+                "backward() first, or leave cuda_graphs out"
+            )
+        gradients = ctx.recording.gradients
+        found = iter(torch._foreach_mul([g for g in gradients if g is not None], given))
+        return (None, *(None if g is None else next(found) for g in gradients))
+
+
+def _record(loss: Loss, parameters: Sequence[Tensor], given: Sequence[Tensor]) -> _Recording:
+    held = [x.clone() for x in given]
+    device = held[0].device
+    dtype = autocast_of(device.type)
+
+    def run() -> _Written:
+        # A cache of casted weights would be filled outside of the recording, and never again.
+        with torch.enable_grad(), autocast_as(device.type, dtype):
+            value, result = loss(*held)
+            gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        return _Written(value.detach(), gradients, result)
+
+    graph, written = _captured(run, device)
+    return _Recording(held, graph.replay, written)
+
+
+def _records_on(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+def _captured(run: Callable[[], _Written], device: torch.device) -> tuple[torch.cuda.CUDAGraph, _Written]:
+    """Returns the graph of a run, and what it writes."""
+    aside = torch.cuda.Stream(device)
+    aside.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(aside):
+        for _ in range(_WARM_UPS):
+            run()
+    torch.cuda.current_stream(device).wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    # Other threads, which pin memory or watch over NCCL, may go on meanwhile.
+    with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        written = run()
+    return graph, written
