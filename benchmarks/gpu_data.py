@@ -38,7 +38,8 @@ def choices(settings: Settings, results: dict) -> dict:
     """
     made: dict = {}
     for network in ("tetrominoes", "multi_dsprites", "clevr6"):
-        slow, fast = (results.get(f"engine/{network}/{way}", {}).get("rows", {}) for way in ("fp32", "bf16"))
+        ways = ("TF32, graphs", "bf16, graphs")  # as they train
+        slow, fast = (results.get(f"engine/{network}/{way}", {}).get("rows", {}) for way in ways)
         both = slow.get("stopped", {}), fast.get("stopped", {})
         timed = all(each.get("seconds") for each in both)
         holds = all(value["holds"] for name, value in both[1].items() if name.startswith("error of"))

@@ -125,9 +125,9 @@ def test_bfloat16_is_chosen_where_its_errors_hold_and_it_is_faster(slices, tmp_p
         errors = {f"error of the {name}": {"holds": holds} for name in ("likelihood", "gradient")}
         return {"rows": {"stopped": {"seconds": seconds, **errors}}}
 
-    results = {"data/rendering": {"scenes_per_second": 100.0}, "engine/clevr6/bf16": {"error": "out of luck"}}
+    results = {"data/rendering": {"scenes_per_second": 100.0}, "engine/clevr6/bf16, graphs": {"error": "out of luck"}}
     for network, fast in (("tetrominoes", row(0.5, True)), ("multi_dsprites", row(0.5, False))):
-        results |= {f"engine/{network}/fp32": row(1.0, True), f"engine/{network}/bf16": fast}
+        results |= {f"engine/{network}/TF32, graphs": row(1.0, True), f"engine/{network}/bf16, graphs": fast}
     made = choices(Settings(tmp_path, tmp_path), results)
     assert made == {
         "tetrominoes": "bf16-mixed",
@@ -135,5 +135,5 @@ def test_bfloat16_is_chosen_where_its_errors_hold_and_it_is_faster(slices, tmp_p
         "clevr6": "32-true",
         "clevr scenes": (150 * 100 - 2 * 128 * 8) // 256 * 256,
     }
-    results["engine/tetrominoes/fp32"] = row(0.4, True)
+    results["engine/tetrominoes/TF32, graphs"] = row(0.4, True)
     assert choices(Settings(tmp_path, tmp_path), results)["tetrominoes"] == "32-true"

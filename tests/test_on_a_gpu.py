@@ -20,18 +20,23 @@ DEVICE = torch.device(os.environ.get("TESTED_DEVICE", "cuda"))
 ON_GPU = DEVICE.type == "cuda"
 LIKELIHOODS = {"mixture": {}, "mean": {"pixel_likelihood": "mean", "bounded_means": True}}
 
-pytestmark = pytest.mark.skipif(ON_GPU and not torch.cuda.is_available(), reason="there is no GPU")
+pytestmark = [
+    pytest.mark.skipif(ON_GPU and not torch.cuda.is_available(), reason="there is no GPU"),
+    pytest.mark.filterwarnings("default"),  # of a GPU that is not used, and of the mode in which waiting is an error
+]
 needs_gpu = pytest.mark.skipif(not ON_GPU, reason="asks a GPU")
 
 
 @pytest.fixture
 def waiting_refused():
     """Makes an error of every wait for the GPU."""
-    if ON_GPU:
-        torch.cuda.set_sync_debug_mode("error")
-    yield
-    if ON_GPU:
-        torch.cuda.set_sync_debug_mode("default")
+    try:
+        if ON_GPU:
+            torch.cuda.set_sync_debug_mode("error")
+        yield
+    finally:
+        if ON_GPU:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)

@@ -71,6 +71,12 @@ class OptimizedModule(pl.LightningModule):
     def lr(self, rate: float) -> None:
         self.learning_rate = rate / self._learning_rate_scale()[0]
 
+    @property
+    def logged_now(self) -> bool:
+        """Whether the logger gets what this update logs; to log the others costs time for nothing."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and (self.trainer.global_step + 1) % every == 0
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         scale, origin = self._learning_rate_scale()
         rates = [rate * scale for rate in self._learning_rates()]
@@ -129,7 +135,8 @@ class OptimizedModule(pl.LightningModule):
         """Clips by global norm: the Trainer's ``gradient_clip_val``, else the model's. Drops a non-finite update."""
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        self.log("train/gradient_norm", norm)
+        if self.logged_now:
+            self.log("train/gradient_norm", norm)
         if reading_waits(norm):
             norm = self.guard.hold(norm, self, optimizer)
         elif self.guard.must_skip(norm, self):
@@ -141,7 +148,8 @@ class OptimizedModule(pl.LightningModule):
             limit = self.gradient_clip_norm if gradient_clip_val is None else gradient_clip_val
             if limit is not None:
                 torch.nn.utils.clip_grads_with_norm_(self.parameters(), limit, norm)
-        self.log("train/skipped_updates", float(self.guard.skipped))
+        if self.logged_now:
+            self.log("train/skipped_updates", float(self.guard.skipped))
 
     def optimizer_step(self, *arguments: Any, **named: Any) -> None:
         super().optimizer_step(*arguments, **named)

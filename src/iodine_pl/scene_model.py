@@ -115,11 +115,9 @@ class SceneModel(OptimizedModule):
         noise = keyed_normal(shape, self.seed, _TRAIN, self.global_rank, self.current_epoch, batch_idx)
         loss, result = self.loss(batch, noise=sent(noise, self.device))
         self.guard.watch(result.trace)
-        nll, kl, mse = result.trace
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        shown = every > 0 and (self.trainer.global_step + 1) % every == 0  # what is logged between is not kept
-        terms = loss_terms(nll.mean(1), kl.sum(2).mean(1), mse.mean(1))  # each (T+1,)
-        self._log_terms("train", terms, with_steps=shown)
+        if self.logged_now:
+            nll, kl, mse = result.trace
+            self._log_terms("train", loss_terms(nll.mean(1), kl.sum(2).mean(1), mse.mean(1)))  # each (T+1,)
         self.log("train/loss", loss.detach(), prog_bar=True)
         return poison_if_nonfinite(loss)
 
@@ -210,11 +208,11 @@ class SceneModel(OptimizedModule):
         self._evaluation[0].update(result.trace)
         return result
 
-    def _log_terms(self, stage: str, terms: Mapping[str, Tensor], with_steps: bool = True) -> None:
+    def _log_terms(self, stage: str, terms: Mapping[str, Tensor]) -> None:
         """Logs the last state's terms under ``stage/``, those of every refinement step under ``stage_steps/``."""
         terms = {name: values.flatten() for name, values in terms.items()}  # torchmetrics makes a number of one step
         scalars = {f"{stage}/{name}": values[-1] for name, values in terms.items()}
-        for name, values in terms.items() if with_steps else ():
+        for name, values in terms.items():
             scalars |= {f"{stage}_steps/{name}_{t}": value for t, value in enumerate(values)}
         # In evaluation the values are already the same on all processes; Lightning wants to hear it.
         self.log_dict({name: value.float() for name, value in scalars.items()}, sync_dist=stage != "train")
