@@ -39,7 +39,7 @@ def updates_of_small_run(network: str) -> tuple[int, float]:
 
 def estimate(network: str) -> dict:
     """Returns operations, launches and expected seconds of a recipe's update, and the updates to an ARI."""
-    settings = Settings(Path(), Path(), "cpu")
+    settings = Settings(Path(), Path())
     model = settings.model(network)
     of_part, _ = count(model, torch.rand(2, 3, 11, 11))
     with Operations() as counter:

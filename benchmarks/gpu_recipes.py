@@ -63,12 +63,7 @@ class Settings:
     def model(self, network: str, **changed) -> IODINE:
         """Returns the recipe's model."""
         _, arguments = self._of_file(network, "model")
-        return IODINE(**arguments | self.changes() | changed)
-
-    def changes(self) -> dict:
-        """Returns the arguments of the model that differ from the configuration's."""
-        of_cpu = {"cuda_graphs": False} if self.device == "cpu" else {}
-        return of_cpu | (TINY_NETWORK if self.tiny else {})
+        return IODINE(**arguments | (TINY_NETWORK if self.tiny else {}) | changed)
 
     def updates(self, network: str) -> int:
         """Returns how many updates the recipe trains for."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from gpu_recipes import TINY_TRAINER, Settings
+from gpu_recipes import TINY_NETWORK, TINY_TRAINER, Settings
 from pytorch_lightning.callbacks import Checkpoint
 
 from iodine_pl.callbacks import LastCheckpoint
@@ -104,8 +104,8 @@ def _arguments(network: str, settings: Settings, results: dict) -> list[str]:
         "best_checkpoint.save_top_k": 0,
     }
     flags |= {f"data.{name}": value for name, value in settings.data(network, results).items()}
-    flags |= {f"model.{name}": value for name, value in settings.changes().items()}
     if settings.tiny:
+        flags |= {f"model.{name}": value for name, value in TINY_NETWORK.items()}
         flags |= {f"trainer.{name}": value for name, value in TINY_TRAINER.items()}
         flags |= {"trainer.logger": False, "panels.every_n_validations": 1000}
     given = [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in flags.items()]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from iodine_pl.files.atomic import WriteError, remedy_of
 from iodine_pl.files.lock import Lock, LockedError
 
 __all__ = ["RunFolder", "RunLogger", "is_first_process", "run_folder"]
@@ -96,6 +100,33 @@ class RunLogger(TensorBoardLogger):
     def __init__(self, folder: RunFolder) -> None:
         super().__init__(folder.root, name=folder.name, default_hp_metric=False)
         self._folder = folder
+
+    def log_metrics(self, *arguments: Any, **named: Any) -> None:
+        with self._said_when_full():
+            super().log_metrics(*arguments, **named)
+
+    def save(self) -> None:
+        with self._said_when_full():
+            super().save()
+
+    def finalize(self, status: str) -> None:
+        with self._said_when_full():
+            super().finalize(status)
+
+    @contextmanager
+    def _said_when_full(self) -> Iterator[None]:
+        """Names the folder in an error of TensorBoard's thread, which does not.
+
+        Raises:
+            WriteError: if the disk is full, or the folder may not be written to.
+        """
+        try:
+            yield
+        except OSError as error:
+            remedy = None if error.filename else remedy_of(error, Path(self.log_dir))
+            if remedy is None:
+                raise
+            raise WriteError(error.errno, f"TensorBoard's file cannot be written: {remedy}") from error
 
     @property
     def log_dir(self) -> str:

@@ -7,7 +7,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from helpers import SMALL, fit, small
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from train_in_double import MODES
 
 from iodine_pl import IODINE, graphs
@@ -40,7 +39,7 @@ def recorded(monkeypatch):
         made.append(Rerun(run))
         return made[-1], made[-1].written
 
-    monkeypatch.setattr(graphs, "_records_on", lambda device: True)
+    monkeypatch.setattr(graphs.Recordings, "possible_on", lambda self, device: True)
     monkeypatch.setattr(graphs, "_captured", captured)
     return made
 
@@ -136,8 +135,12 @@ def test_a_copy_of_a_model_has_no_recording(recorded):
     assert len(recorded) == 3
 
 
-def test_refused_where_there_is_no_gpu_and_where_the_scale_changes():
-    with pytest.raises(MisconfigurationException, match="needs an NVIDIA GPU, and the images are on the device 'cpu'"):
-        IODINE(**SMALL, cuda_graphs=True).loss(torch.rand(1, 3, 8, 8))
+def test_another_device_computes_as_without():
+    ours, theirs = pair()
+    images, noise = inputs(ours)
+    torch.testing.assert_close(ours.loss(images, noise=noise)[0], theirs.loss(images, noise=noise)[0], rtol=0, atol=0)
+
+
+def test_refused_where_the_scale_changes():
     with pytest.raises(ValueError, match="cuda_graphs records one pixel scale"):
         IODINE(**SMALL, cuda_graphs=True, pixel_scale={0: 0.3, 10: 0.1})

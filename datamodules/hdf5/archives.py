@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, Literal
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
@@ -99,7 +100,10 @@ class _UnpackedRows:
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(file)
+    try:
+        return read(file)
+    except (TokenError, SyntaxError) as error:  # NumPy reads the header as Python
+        raise ValueError(f"its header is damaged ({error})") from error
 
 
 def _start(path: Path, info: ZipInfo) -> int:

@@ -207,7 +207,10 @@ class _MappedRows:
         at = np.full(len(self._dataset), -1, np.int64)
 
         def note(chunk: Any) -> None:
-            at[chunk.chunk_offset[0]] = chunk.byte_offset
+            row = chunk.chunk_offset[0]
+            if row >= len(at):
+                raise OSError(f"it has a chunk for row {row} of {len(at)}")
+            at[row] = chunk.byte_offset
 
         self._dataset.id.chunk_iter(note)
         return at

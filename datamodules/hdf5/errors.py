@@ -63,8 +63,11 @@ def damage_told(where: str) -> Iterator[None]:
 
 
 def made_here(file: h5py.File) -> bool:
-    """Tells whether this package generated or converted a file, and can do it again."""
-    return str(file.attrs.get("source", "")).startswith("generated: ") or "complete" in file.attrs
+    """Tells whether this package generated or converted a file, and can do it again; of a damaged one, False."""
+    try:
+        return str(file.attrs.get("source", "")).startswith("generated: ") or "complete" in file.attrs
+    except (OSError, RuntimeError):
+        return False
 
 
 @contextmanager

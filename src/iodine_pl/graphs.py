@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from iodine_pl.device import autocast_as, autocast_of
@@ -33,6 +32,11 @@ class Recordings:
     def __reduce__(self) -> tuple[type[Recordings], tuple[()]]:
         return Recordings, ()
 
+    @staticmethod
+    def possible_on(device: torch.device) -> bool:
+        """Returns whether a device has CUDA graphs."""
+        return device.type == "cuda"
+
     def play(self, loss: Loss, parameters: Iterable[Tensor], *given: Tensor) -> tuple[Tensor, Decomposition]:
         """Returns what ``loss`` returns of the given tensors, computed by a recording.
 
@@ -41,22 +45,13 @@ class Recordings:
         Args:
             loss: returns a loss with its graph and a decomposition without one; all constants in it stay as they are.
             parameters: those of the model.
-            given: tensors on the GPU.
-
-        Raises:
-            MisconfigurationException: if they are on another device.
+            given: tensors on one device.
         """
-        device = given[0].device
-        if not _records_on(device):
-            raise MisconfigurationException(
-                f"cuda_graphs needs an NVIDIA GPU, and the images are on the device {device.type!r}: leave it out, or "
-                "train with --trainer.accelerator gpu"
-            )
         trained = [p for p in parameters if p.requires_grad]
         addresses = [p.data_ptr() for p in trained]
         if addresses != self._addresses:
             self._made, self._addresses = {}, addresses
-        key = (autocast_of(device.type), *((x.shape, x.dtype) for x in given))
+        key = (autocast_of(given[0].device.type), *((x.shape, x.dtype) for x in given))
         if key not in self._made:
             self._made[key] = _record(loss, trained, given)
         recording = self._made[key]
@@ -123,10 +118,6 @@ def _record(loss: Loss, parameters: Sequence[Tensor], given: Sequence[Tensor]) -
 
     graph, written = _captured(run, device)
     return _Recording(held, graph.replay, written)
-
-
-def _records_on(device: torch.device) -> bool:
-    return device.type == "cuda"
 
 
 def _captured(run: Callable[[], _Written], device: torch.device) -> tuple[torch.cuda.CUDAGraph, _Written]:

@@ -93,8 +93,7 @@ class IODINE(SceneModel):
         compile_networks: run decoder and refinement network through ``torch.compile``; off by default (see
             docs/engine.md). ``torch.compile`` of the whole model changes nothing, and harms nothing.
         cuda_graphs: record the training loss with its gradients as one CUDA graph, which a GPU starts at once; off by
-            default (see docs/engine.md). On another device training then refuses to run. All else, evaluation too,
-            is computed as without it.
+            default (see docs/engine.md). Evaluation, and training on another device, are as without it.
         inner_batch_size: B in the 1/B of the loss inside the refinement loop, so that an image is refined alike in any
             batch. None: ``batch_size``; if that is None too, the batch at hand, as in the code. Give it where a batch
             is shared among devices, and the computation is the same on any number of them.
@@ -374,7 +373,7 @@ class IODINE(SceneModel):
 
         ``sum_t t/T (NLL_t + KL_t)`` over t = 0 .. T, means over the batch (equation 5; the weights are the code's).
         """
-        if not (self.cuda_graphs and torch.is_grad_enabled()):
+        if not (self.cuda_graphs and torch.is_grad_enabled() and self._recordings.possible_on(self.device)):
             return self._loss(batch, noise)
         images = self.images(batch)
         if noise is None:

@@ -1,14 +1,22 @@
 """Pictures and tables reach the loggers that take them."""
 
+import errno
+import os
+import threading
+
 import numpy as np
 import pytest
 from helpers import loader, small, trainer
 from note_loggers import Artifacts, Pictures, Silent
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from iodine_pl.callbacks import LastCheckpoint, SlotPanels
 from iodine_pl.callbacks.experiments.common.outcome import Outcome, Picture
+from iodine_pl.callbacks.run_folder import RunFolder, RunLogger
+from iodine_pl.cli import prepare_process
+from iodine_pl.files.atomic import WriteError
 
 TABLE = [{"score": "ARI", "mean": 0.5, "of": 1}, {"score": "MSE", "mean": 0.25, "of": ""}]
 IMAGE = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
@@ -66,3 +74,23 @@ def test_a_trainer_without_the_command_keeps_its_folders(tmp_path, logger, place
     trainer(tmp_path, *callbacks, logger=logger, enable_checkpointing=True).fit(small(), loader(), loader())
     assert (tmp_path / place / "panels" / "slots_0000003.png").is_file()
     assert (tmp_path / place / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch, capsys):
+    """TensorBoard writes in a thread of its own, whose error names no file."""
+
+    def full(self, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # set back at the end
+    prepare_process()
+    logger = RunLogger(RunFolder(tmp_path, "colors"))
+    logger.log_metrics({"a": 1.0}, 0)
+    logger.save()
+    monkeypatch.setattr(RecordWriter, "write", full)
+    logger.log_metrics({"a": 1.0}, 1)
+    for finish in (logger.save, lambda: logger.finalize("failed")):
+        words = r"^TensorBoard's file cannot be written: no space is left for it in .*colors.version_0. Free some"
+        with pytest.raises(WriteError, match=words):
+            finish()
+    assert "Traceback" not in capsys.readouterr().err

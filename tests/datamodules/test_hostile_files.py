@@ -13,6 +13,7 @@ from scene_files import noise, npz, object_centric_library, stored_singly, tetro
 from iodine_pl.datamodules import SceneDataset, SceneFileError, TFRecordError
 from iodine_pl.datamodules.deepmind.conversion import convert
 from iodine_pl.datamodules.deepmind.releases import TETROMINOES
+from iodine_pl.datamodules.hdf5.errors import made_here
 
 
 def replaced(path, name, **given):
@@ -237,3 +238,30 @@ def test_a_record_of_a_gigabyte_is_refused_before_it_is_unpacked(tmp_path):
     tracemalloc.stop()
     assert peak < 32 << 20
     assert framed(b"")  # the same framing as of good records
+
+
+def test_a_chunk_of_a_row_that_there_is_not(tmp_path):
+    path = stored_singly(tmp_path / "a.h5", 20)
+    size = 6 * 6 * 3
+    content = path.read_bytes()
+    number = struct.pack("<IIQ", size, 0, 5)  # bytes, filters, row, as HDF5's tree of chunks has them
+    assert content.count(number) == 1
+    path.write_bytes(content.replace(number, struct.pack("<IIQ", size, 0, 1 << 20)))
+    with pytest.raises(SceneFileError, match=r"image of scene 0 cannot be read .it has a chunk for row 1048576 of 20"):
+        read_all(path)
+
+
+def test_the_header_of_an_array_that_is_no_python(tmp_path):
+    path = npz(tmp_path / "a.npz")
+    path.write_bytes(path.read_bytes().replace(b"'descr'", b"(((((((", 1))
+    with pytest.raises(SceneFileError, match=r"a.npz: \w+ cannot be read: its header is damaged"):
+        SceneDataset(path)
+
+
+def test_a_file_whose_attributes_are_damaged_is_not_said_to_be_made_here():
+    class Damaged:
+        @property
+        def attrs(self):
+            raise RuntimeError("ran off end of input buffer while decoding")
+
+    assert not made_here(Damaged())

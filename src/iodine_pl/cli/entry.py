@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import signal
 import sys
+import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -21,6 +23,7 @@ from iodine_pl.cli.progress import silence_advertising
 from iodine_pl.cli.saving import SaveConfigOfRun
 from iodine_pl.cli.stopping import Stopped, stopped_by
 from iodine_pl.cli.tools import TOOLS, program, run_tool, summary_of
+from iodine_pl.files.atomic import remedy_of
 
 __all__ = ["main", "prepare_process", "run_command"]
 
@@ -37,6 +40,13 @@ def prepare_process() -> None:
     keep_freed_memory()
     # Densities far from a mean are denormal numbers, which a CPU takes many times as long for. Zero will do.
     torch.set_flush_denormal(True)
+    threading.excepthook = _tell_of_thread
+
+
+def _tell_of_thread(error: threading.ExceptHookArgs) -> None:
+    """Prints the traceback of a thread, but not where a disk is full: whoever waits for the thread says that."""
+    if not (isinstance(error.exc_value, OSError) and remedy_of(error.exc_value, Path())):
+        threading.__excepthook__(error)
 
 
 def main(command: str | None = None) -> int:
