@@ -10,7 +10,8 @@ disk       a disk that is full after a random number of bytes (needs root, to mo
 
 The parts share the minutes, the kinds of a part are tried in turn; ``kills/training`` is one kind alone. A fault that
 came too late, after the command had ended, is no trial. ``unnoticed`` counts damage to what has no checksum, which was
-read as other content. ``--again SEED`` repeats one trial. Rows of other parts and other seeds stay in the JSON file.
+read as other content. ``--again SEED`` repeats one trial. Rows of other parts and other seeds stay in the JSON file,
+which sums them by kind.
 """
 
 import argparse
@@ -117,8 +118,16 @@ def keep(rows, given):
     before = json.loads(given.json.read_text())["rows"] if given.json.exists() else []
     new = {(row["part"], row["kind"], row["seed"]) for row in rows}
     rows = [row for row in before if (row["part"], row["kind"], row["seed"]) not in new] + rows
+    rows = [row for row in rows if row["trials"]]
+    sums = {}
+    for row in rows:
+        of_kind = sums.setdefault((row["part"], row["kind"]), {"trials": 0, "held": 0, "unnoticed": 0, "failed": 0})
+        for name in ("trials", "held", "unnoticed"):
+            of_kind[name] += row[name]
+        of_kind["failed"] += len(row["failures"])
+    sums = [{"part": part, "kind": kind, **counts} for (part, kind), counts in sums.items()]
     made = f"torch {torch.__version__}, python {platform.python_version()}, {len(os.sched_getaffinity(0))} cores"
-    given.json.write_text(json.dumps({"machine": made, "rows": rows}, indent=1) + "\n")
+    given.json.write_text(json.dumps({"machine": made, "sums": sums, "rows": rows}, indent=1) + "\n")
 
 
 def main():

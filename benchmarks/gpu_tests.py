@@ -28,7 +28,9 @@ def tests(settings: Settings) -> dict:
     os.environ["TESTED_DEVICE"] = settings.device
     outcomes = Outcomes()
     few = ["-k", "evaluation"] if settings.tiny else []
-    pytest.main([str(FILE), "-c", str(ROOT / "pyproject.toml"), "-q", "-p", "no:cacheprovider", *few], [outcomes])
+    # Libraries that are loaded already, and other versions than the developers', may warn of anything.
+    quiet = ["-q", "-p", "no:cacheprovider", "-W", "default"]
+    pytest.main([str(FILE), "-c", str(ROOT / "pyproject.toml"), *quiet, *few], [outcomes])
     if not outcomes.counts:
         return {"error": f"no test of {FILE} could be run"}
     return {**{name: outcomes.counts[name] for name in ("passed", "failed", "skipped")}, "failures": outcomes.failures}

@@ -97,6 +97,7 @@ def refine(network, inputs, state):
         return rearrange(x, "b k c h w -> (b k) c h w") if x.ndim == 5 else rearrange(x, "b k h w -> (b k) 1 h w")
 
     grid = coordinate_grid(network.coordinates, network.coordinate_frequencies, height, width, inputs.means.dtype)
+    grid = grid.to(inputs.means.device)
     log_likelihood = network.norm_log_likelihood(inputs.log_likelihood.unsqueeze(1))
     channels = [
         inputs.means.new_full((batch * slots, 1, height, width), network.capacity),

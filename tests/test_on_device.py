@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from helpers import SMALL, fit, small, update_of
+from plain import PlainIODINE
 from train_in_double import MODES
 
 from iodine_pl import IODINE, autograd, optimized
@@ -76,6 +77,11 @@ def test_an_evaluation(likelihood):
             callback.on_validation_epoch_start(None, model)
             callback.on_validation_batch_end(None, model, result, batch, 0)
     assert result.masks.is_meta
+
+
+def test_an_update_by_plain_autograd_which_benchmarks_compare_with():
+    loss, _ = PlainIODINE(**SMALL).to(META).loss(torch.rand(2, 3, 12, 12, device=META))
+    loss.backward()
 
 
 def test_the_index_stays_on_the_cpu_with_the_noise_that_it_keys():

@@ -88,14 +88,20 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
         main([str(path), "--out", str(path)])
 
 
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Keeps generated scenes for several weights: CLEVR takes its time."""
+    return tmp_path_factory.mktemp("data")
+
+
 @pytest.mark.parametrize("name", available())
-def test_weights_reach_what_their_card_says(name, tmp_path):
+def test_weights_reach_what_their_card_says(name, data_dir):
     card = read_card(name)
     assert {"data", "command", "updates", "images", "hardware", "seconds", "seed", "test", "check"} <= set(card)
     assert find_weights(name).stat().st_size < 5e6
     check = card["check"]
-    sizes = {"num_train": 16, "num_val": 16, "num_test": 64, "batch_size": 16, "data_dir": tmp_path}
-    data = getattr(datamodules, check["datamodule"])(**check["arguments"], **sizes)
+    sizes = {"num_train": 16, "num_val": 16, "num_test": 64, "batch_size": 16, "data_dir": data_dir}
+    data = getattr(datamodules, check["datamodule"])(**sizes | check["arguments"])
     trainer = pl.Trainer(
         accelerator="cpu",
         callbacks=[AdjustedRandIndex()],

@@ -34,10 +34,10 @@ def test_shipped_weights_with_their_card(tmp_path, monkeypatch, capsys):
     digest = hashlib.sha256((folder / "pieces.ckpt").read_bytes()).hexdigest()
     printed = capsys.readouterr().out
     assert "Wrote pieces/pieces.ckpt: " in printed
-    assert printed.endswith(f" MB, after 6,000 updates\nsha256 {digest}\n")
+    assert printed.endswith(f" MB, after 30,000 updates\nsha256 {digest}\n")
     page, card = (folder / "README.md").read_text(), read_card("tetrominoes")
     assert yaml.safe_load(page.split("---")[1])["library_name"] == "iodine-pl"
-    for words in (digest, card["data"], card["weak"], "| test: ari_fg | 0.974 |", "| images seen | 48,000 |"):
+    for words in (digest, card["data"], card["weak"], "| test: ari_fg | 0.983 |", "| images seen | 240,000 |"):
         assert words in page
     (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     assert len([line for line in block.splitlines() if line]) == 5
