@@ -67,7 +67,9 @@ def _row(network: str, way: Way, mode: str, size: int, batch: int, device: str, 
         "images_per_second": batch / statistics.median(times),
         "peak_bytes": peak,
         "operations": counted.operations(*how),
-        "largest_batch": "" if way.compiled or way.graphs else _largest_batch(measured, how, 2 * batch if tiny else LARGEST),
+        "largest_batch": ""
+        if way.compiled or way.graphs
+        else _largest_batch(measured, how, 2 * batch if tiny else LARGEST),
     } | errors
 
 

@@ -2,8 +2,8 @@
 
 python benchmarks/graphs.py --json docs/results/graphs.json
 
-It needs a GPU. Each recipe has the batch of its configuration. Products of float32 are those of training by the command:
-TF32 in convolutions, full float32 in matrix products.
+It needs a GPU. Each recipe has the batch of its configuration. Float32 is multiplied as in training by the command: by
+TF32 in convolutions, fully in matrix products.
 """
 
 import argparse
@@ -65,7 +65,9 @@ def main():
     if not torch.cuda.is_available():
         parser.error("torch sees no GPU")
     rows = [measure(name, bfloat16) for name in RECIPES for bfloat16 in (False, True)]
-    print("| recipe | images | precision | recorded | operation by operation | optimizer |\n|---|---:|---|---:|---:|---:|")
+    print(
+        "| recipe | images | precision | recorded | operation by operation | optimizer |\n|---|---:|---|---:|---:|---:|"
+    )
     for row in rows:
         times = " | ".join(f"{row[kind]:.1f} ms" for kind in ("recorded", "operation by operation", "optimizer"))
         print(f"| {row['recipe']} | {row['images']} | {row['precision']} | {times} |")

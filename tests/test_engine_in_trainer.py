@@ -6,7 +6,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from helpers import SMALL
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 from train_in_double import MODES, make_model
 

@@ -122,7 +122,7 @@ def _record(loss: Loss, parameters: Sequence[Tensor], given: Sequence[Tensor]) -
 
 def _captured(run: Callable[[], _Written], device: torch.device) -> tuple[torch.cuda.CUDAGraph, _Written]:
     """Returns the graph of a run, and what it writes."""
-    aside = torch.cuda.Stream(device)
+    aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(aside):
         for _ in range(_WARM_UPS):

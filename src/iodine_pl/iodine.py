@@ -185,7 +185,9 @@ class IODINE(SceneModel):
         if input_gradients not in ("full", "stopped"):
             raise ValueError(f"input_gradients must be 'full' or 'stopped', got {input_gradients!r}")
         if cuda_graphs and isinstance(pixel_scale, Mapping):
-            raise ValueError("cuda_graphs records one pixel scale: give pixel_scale as a number, or leave cuda_graphs out")
+            raise ValueError(
+                "cuda_graphs records one pixel scale: give pixel_scale as a number, or leave cuda_graphs out"
+            )
         self.num_slots: int = chosen["num_slots"]
         self.num_iterations = chosen["num_iterations"]
         self.evaluation_iterations = evaluation_iterations
