@@ -91,6 +91,6 @@ def test_links_of_a_release_are_absolute(tmp_path):
     subprocess.run(command, check=True)
     links = re.findall(r"\]\(([^)]*)\)", (tmp_path / "README.md").read_text())
     assert all(link.startswith(("https://", "#")) for link in links)
-    assert "https://raw.githubusercontent.com/someone/iodine-pl/v9/docs/quickstart.png" in links
+    assert "https://raw.githubusercontent.com/someone/iodine-pl/v9/docs/results/tetrominoes_slots.png" in links
     assert "https://github.com/someone/iodine-pl/blob/v9/docs/data.md#your-own-data" in links
     assert "https://github.com/someone/iodine-pl/actions/workflows/ci.yml/badge.svg" in links
