@@ -110,16 +110,24 @@ def test_learning_ends_its_runs_when_it_is_stopped(tmp_path, kind):
 
 
 FAULTS = BENCHMARKS / "faults.py"
+OF_KILLS = ("kills", "generating")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux counts it")
 def test_faults(tmp_path):
-    (tmp_path / "rows.json").write_text(json.dumps({"rows": [{"part": "pairs", "kind": "two trainings", "seed": 0}]}))
+    counts = {"trials": 3, "held": 2, "unnoticed": 0, "failures": [{"seed": "1/2", "what": "lost"}]}
+    before = [
+        {"part": part, "kind": kind, "seed": 1, **counts} for part, kind in (("pairs", "two trainings"), OF_KILLS)
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps({"rows": before}))
     asked = ["kills/generating", "mutations/.npz, compressed", "mutations/exported weights"]
     shown = run(*asked, "--trials", "1", "--json", "rows.json", folder=tmp_path, script=FAULTS)
-    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
-    assert [f"{row['part']}/{row['kind']}" for row in rows] == ["pairs/two trainings", *asked]
-    for row in rows[1:]:
+    written = json.loads((tmp_path / "rows.json").read_text())
+    rows = written["rows"]
+    assert [f"{row['part']}/{row['kind']}" for row in rows] == ["pairs/two trainings", asked[0], *asked]
+    (of_kind,) = (each for each in written["sums"] if (each["part"], each["kind"]) == OF_KILLS)
+    assert [of_kind[name] for name in ("trials", "held", "unnoticed", "failed")] == [4, 3, 0, 1]
+    for row in rows[2:]:
         assert (row["trials"], row["held"], row["unnoticed"], row["failures"]) == (1, 1, 0, [])
         assert f"| {row['part']} | {row['kind']} | 1 | 1 | 0 | 0 |" in shown
 

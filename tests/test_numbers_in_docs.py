@@ -112,7 +112,8 @@ OF_TABLE = (
     "<!-- numbers: results/cpu.json\nrow: optimizers/8/Adam\ncolumn: update\n-->\n| | ms |\n|-|-|\n| Adam | {} |\n"
 )
 BY_LABEL = (
-    "<!-- numbers: results/tetrominoes_segmentation.json -->\n| x | mean |\n|-|-|\n| MSE | .0018 |\n| KL (nats) | {} |\n"
+    "<!-- numbers: results/tetrominoes_segmentation.json -->\n"
+    "| x | mean |\n|-|-|\n| MSE | .0018 |\n| KL (nats) | {} |\n"
 )
 OF_SENTENCE = "{}<!-- number: results/data.json rows/dataset=clevr/reader=ours/workers=0/images_per_second --> images/s"
 

@@ -63,7 +63,7 @@ OF_THE_MEAN = {
 }  # fmt: skip
 
 OF_MUON = {
-    "no Nesterov": ("optim.py", "mixed = p.grad.lerp(state[\"momentum\"], beta)", "mixed = state[\"momentum\"]"),
+    "no Nesterov": ("optim.py", "torch._foreach_lerp(gradients, momenta, beta)", "momenta"),
     "rows counted, not the longer side": ("optim.py", "math.sqrt(update.shape[1])", "math.sqrt(update.shape[0])"),
     "another norm": ("optim.py", "x.norm(dim=(1, 2), keepdim=True)", "x.abs().sum(dim=(1, 2), keepdim=True)"),
     "X not multiplied": ("optim.py", "product @ x", "product @ x.sign()"),

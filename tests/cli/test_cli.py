@@ -210,7 +210,7 @@ def test_a_checkpoint_has_a_name_or_an_address(address):
         assert arguments[-2:] == ["--ckpt_path", str(path)]
         settings, _ = settings_before(arguments[1:])
         assert settings["model"]["class_path"] == "iodine_pl.IODINE"
-        assert settings["data"]["init_args"]["num_train"] == 8192
+        assert settings["data"]["init_args"]["num_train"] == 60000
 
 
 def test_a_configuration_names_any_checkpoint(folder, address, monkeypatch):
