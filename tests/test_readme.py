@@ -29,7 +29,7 @@ def _elsewhere(tmp_path, monkeypatch):
 
 def test_python_of_the_readme_runs(tmp_path):
     names = run_python(ROOT / "README.md")
-    assert names["masks"].shape == (1, 7, 32, 32)
+    assert names["masks"].shape == (1, 6, 32, 32)
     assert names["result"].masks.shape == (2, 4, 35, 35)
     assert (tmp_path / "slots.png").exists()
 

@@ -59,22 +59,24 @@ def show(
 
     Raises:
         FileNotFoundError: if there are no such weights.
-        PictureError: if an image cannot be read, the images differ in size, or the weights do not tell theirs.
+        PictureError: if an image cannot be read or makes the model overflow, the images differ in size, or the weights
+            do not tell theirs.
         ValueError: if the model does not take these numbers.
     """
     if not isinstance(model, SceneModel):
         size = trained_size(model) if size is None else size
         model = load_model(model)
-    tensors = []
+    tensors, names = [], []
     for name, picture in _named([images] if isinstance(images, _PICTURE) else images):
         if size is not None or crop is not None:
             picture = cut_square(picture, size, crop, name)
         tensors.append(_tensor(name, picture, model.image_channels))
+        names.append(name)
     if not tensors:
         raise PictureError("there are no pictures: give at least one")
     if len({tensor.shape for tensor in tensors}) > 1:
         raise PictureError("the images differ in size: give size=..., the side of those that the model was trained on")
-    return Image.fromarray(_panel(model, torch.stack(tensors), num_slots, num_iterations))
+    return Image.fromarray(_panel(model, names, torch.stack(tensors), num_slots, num_iterations))
 
 
 def _named(images: Sequence[Picture]) -> Iterator[tuple[str, Image.Image]]:
@@ -111,8 +113,14 @@ def _tensor(name: str, picture: Image.Image, channels: int) -> Tensor:
     return torch.from_numpy(np.atleast_3d(np.array(picture))).permute(2, 0, 1)
 
 
-def _panel(model: SceneModel, images: Tensor, num_slots: int | None, num_iterations: int | None) -> Pixels:
-    """Decomposes images (B, C, H, W) uint8, and draws their rows."""
+def _panel(
+    model: SceneModel, names: Sequence[str], images: Tensor, num_slots: int | None, num_iterations: int | None
+) -> Pixels:
+    """Decomposes images (B, C, H, W) uint8, and draws their rows.
+
+    Raises:
+        PictureError: if an image is so unlike those of the training that the posterior overflows.
+    """
     rows: list[Row] = []
     training = model.training
     model.eval()
@@ -123,6 +131,13 @@ def _panel(model: SceneModel, images: Tensor, num_slots: int | None, num_iterati
                 # The index keys the noise of each image.
                 batch = {"image": part.to(model.device) / 255, "index": torch.arange(start, start + len(part))}
                 result = model.decompose(batch, num_slots=num_slots, num_iterations=num_iterations)
+                finite = result.reconstruction.isfinite().flatten(1).all(dim=1)
+                if not finite.all():
+                    name = names[start + int(finite.logical_not().nonzero()[0])]
+                    raise PictureError(
+                        f"{name} is so unlike the images of the training that this model's posterior overflows: take "
+                        "other weights, such as multi_dsprites_32px"
+                    )
                 rows += slot_rows(batch["image"], result)
     finally:
         model.train(training)

@@ -187,3 +187,10 @@ def test_transparent_parts_are_white(folder):
 def test_wrong_images_are_refused(image, words):
     with pytest.raises(PictureError, match=words):
         iodine_pl.show(small(), image)
+
+
+def test_a_picture_that_makes_the_model_overflow_is_named():
+    model = small()
+    torch.nn.init.constant_(model.decoder.output.bias, torch.inf)
+    with pytest.raises(PictureError, match=r"^image 0 is so unlike the images of the training .* take other weights"):
+        iodine_pl.show(model, pixels(8, 8, 3))
