@@ -10,6 +10,7 @@ from measured import synchronize
 from iodine_pl.datamodules import ClevrDataModule
 from iodine_pl.datamodules.synthetic.clevr import ClevrGenerator
 
+TRAINED = ("TF32, graphs", "bf16, graphs")  # the ways between which the precision of a training is chosen
 PUBLISHED = 70_000  # scenes of CLEVR that training takes
 
 
@@ -38,8 +39,7 @@ def choices(settings: Settings, results: dict) -> dict:
     """
     made: dict = {}
     for network in ("tetrominoes", "multi_dsprites", "clevr6"):
-        ways = ("TF32, graphs", "bf16, graphs")  # as they train
-        slow, fast = (results.get(f"engine/{network}/{way}", {}).get("rows", {}) for way in ways)
+        slow, fast = (results.get(f"engine/{network}/{way}", {}).get("rows", {}) for way in TRAINED)
         both = slow.get("stopped", {}), fast.get("stopped", {})
         timed = all(each.get("seconds") for each in both)
         holds = all(value["holds"] for name, value in both[1].items() if name.startswith("error of"))

@@ -42,7 +42,7 @@ def engine(network: str, way: str, device: str, tiny: bool) -> dict:
     size, batch = (9, 2) if tiny else (SIZES[network], BATCH)
     ceilings = rates_of_the_machine(network, batch, size, device, WAYS[way], 64 if tiny else None)
     rows = {}
-    for mode in ("stopped",) if WAYS[way].compiled or WAYS[way].graphs else MODES:
+    for mode in ("stopped",) if WAYS[way].transformed else MODES:
         rows[mode] = _row(network, WAYS[way], mode, size, batch, device, tiny)
         share = rows[mode]["operations"] / rows[mode]["seconds"] if rows[mode]["seconds"] else None
         rows[mode] |= {f"of the {name}": share and share / rate for name, rate in ceilings.items()}
@@ -67,9 +67,7 @@ def _row(network: str, way: Way, mode: str, size: int, batch: int, device: str, 
         "images_per_second": batch / statistics.median(times),
         "peak_bytes": peak,
         "operations": counted.operations(*how),
-        "largest_batch": ""
-        if way.compiled or way.graphs
-        else _largest_batch(measured, how, 2 * batch if tiny else LARGEST),
+        "largest_batch": "" if way.transformed else _largest_batch(measured, how, 2 * batch if tiny else LARGEST),
     } | errors
 
 

@@ -46,6 +46,11 @@ class Way:
     compiled: bool = False
     graphs: bool = False
 
+    @property
+    def transformed(self):
+        """Returns whether an update runs as something else than its operations, one by one."""
+        return self.compiled or self.graphs
+
     @contextlib.contextmanager
     def chosen(self):
         """Has the GPU round products, or not, while the block runs."""

@@ -9,7 +9,7 @@ import torch
 
 from iodine_pl import IODINE
 from iodine_pl.checkpoints.exporting import export_weights
-from iodine_pl.checkpoints.finding import find_weights
+from iodine_pl.checkpoints.finding import find_weights, name_of
 from iodine_pl.checkpoints.loading import load_model
 from iodine_pl.files.download import DownloadError
 from iodine_pl.pretrained import FOLDER, available
@@ -165,3 +165,8 @@ def test_exported_weights_are_exported_again_as_what_they_are(tmp_path):
     again = torch.load(tmp_path / "again.ckpt", weights_only=True)
     assert again["class_path"] == "iodine_pl.baselines.VAE"
     assert "_class_path" not in again["hyper_parameters"]
+
+
+def test_shipped_weights_keep_their_name_in_results_and_others_their_path():
+    assert name_of(find_weights("tetrominoes")) == "tetrominoes"
+    assert name_of("runs/a/version_0/checkpoints/best.ckpt") == "runs/a/version_0/checkpoints/best.ckpt"

@@ -16,6 +16,7 @@ from iodine_pl.callbacks.contract import require_fields
 from iodine_pl.callbacks.experiments.common.outcome import Outcome, as_text
 from iodine_pl.callbacks.experiments.common.rows import Columns, as_array, of_all_processes
 from iodine_pl.callbacks.run_folder import run_folder
+from iodine_pl.checkpoints.finding import name_of
 
 __all__ = ["Experiment", "need"]
 
@@ -95,7 +96,7 @@ class Experiment(pl.Callback):
         outcome = self.conclude(trainer, pl_module, rows)
         about = {
             "model": type(pl_module).__name__,
-            "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
+            "checkpoint": None if trainer.ckpt_path is None else name_of(trainer.ckpt_path),
             "data": type(trainer.datamodule).__name__,  # type: ignore[attr-defined]
             "images": len(rows["index"]),
         }

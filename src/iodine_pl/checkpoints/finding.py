@@ -12,7 +12,7 @@ from iodine_pl.checkpoints.hub import SCHEME, at_hub
 from iodine_pl.files.atomic import written_beside
 from iodine_pl.files.download import DownloadError, download_zip, sha256_of
 
-__all__ = ["RUNS", "find_weights", "run_of"]
+__all__ = ["RUNS", "find_weights", "name_of", "run_of"]
 
 RUNS = Path("runs")
 
@@ -21,6 +21,12 @@ def run_of(checkpoint: Path) -> Path | None:
     """Returns the folder of the run that wrote a checkpoint, or None if it does not lie in one."""
     run = checkpoint.parent.parent
     return run if checkpoint.parent.name == "checkpoints" and (run / "config.yaml").is_file() else None
+
+
+def name_of(checkpoint: str | Path) -> str:
+    """Returns how a checkpoint is called where a result is kept: the name of shipped weights, or the path as given."""
+    path = Path(checkpoint)
+    return path.stem if path.parent == pretrained.FOLDER else str(checkpoint)
 
 
 def find_weights(wanted: str | Path, run: str | None = None, root: str | Path | None = None) -> Path:
