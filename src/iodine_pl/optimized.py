@@ -1,4 +1,4 @@
-"""The published way of taking updates: optimizer, learning rate, clipping, and what becomes of a non-finite update."""
+"""Optimization as published: optimizer, learning rate, clipping, and skipped non-finite updates."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class OptimizedModule(pl.LightningModule):
 
     @property
     def logged_now(self) -> bool:
-        """Whether the logger gets what this update logs; to log the others costs time for nothing."""
+        """Whether the logger records this update; logging at other updates would only cost time."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return every > 0 and (self.trainer.global_step + 1) % every == 0
 
@@ -101,7 +101,7 @@ class OptimizedModule(pl.LightningModule):
         return [self.learning_rate, self.learning_rate if self.adam_learning_rate is None else self.adam_learning_rate]
 
     def _learning_rate_scale(self) -> tuple[float, str]:
-        """Returns the factor of the learning rate for this Trainer's global batch, and how it came about."""
+        """Returns the factor of the learning rate for this Trainer's global batch, and its formula for the message."""
         if self.batch_size is None:
             return 1.0, ", not scaled: give the model its batch_size to scale it"
         trainer = self._trainer
@@ -114,7 +114,7 @@ class OptimizedModule(pl.LightningModule):
         )
 
     def on_train_start(self) -> None:
-        """Holds to the learning rate of this model and Trainer: a checkpoint brings that of those who wrote it."""
+        """Restores the learning rate of this model and Trainer, which loading a checkpoint has overwritten."""
         schedule = self._schedule
         if schedule is None or self.lr_schedulers() is not schedule:
             return  # a subclass has its own
@@ -141,7 +141,7 @@ class OptimizedModule(pl.LightningModule):
             norm = self.guard.hold(norm, self, optimizer)
         elif self.guard.must_skip(norm, self):
             for p in self.parameters():
-                p.grad = None  # the optimizer passes over a parameter without gradient, moments and all
+                p.grad = None  # the optimizer skips a parameter without gradient, and its moments
         if gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:
@@ -159,13 +159,13 @@ class OptimizedModule(pl.LightningModule):
         self.guard.read()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.guard.read()  # the checkpoint refers to the optimizer's counters: what this takes back is gone there too
+        self.guard.read()  # may undo the optimizer's counters, which the checkpoint shares
         checkpoint["nonfinite_guard"] = self.guard.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "nonfinite_guard" in checkpoint:
             self.guard.load_state_dict(checkpoint["nonfinite_guard"])
-        if "optimizer_states" not in checkpoint:  # weights alone: a new training begins with them
+        if "optimizer_states" not in checkpoint:  # only weights: a new training starts from them
             checkpoint |= {"optimizer_states": [], "lr_schedulers": []}
 
 
