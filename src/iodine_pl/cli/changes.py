@@ -1,4 +1,4 @@
-"""Says what follows where training goes on with other settings than those of its checkpoint."""
+"""Reports changed settings when training continues from a checkpoint, and their consequences."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _FOLLOWS = {
 
 
 class SayChanges(pl.Callback):
-    """Compares the settings of a checkpoint with those of the command, and keeps the place in the epoch.
+    """Compares the settings of a checkpoint with those of the command, and keeps the position in the epoch.
 
-    The Trainer counts the batches of an epoch. Where a batch has another size, the same images are another number.
+    The Trainer counts the batches of an epoch. With another batch size, the same images are another number of batches.
 
     Args:
         data: class and arguments of the data.
@@ -69,12 +69,12 @@ class SayChanges(pl.Callback):
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
             images = progress["ready"] * before["batch_size"] * before["processes"]
             later = images // (now["batch_size"] * now["processes"]) - progress["ready"]
-            # All counts move alike: the batch that a checkpoint is saved in is ready, but not completed.
+            # All counts are shifted alike: the batch in which a checkpoint is saved is ready, but not completed.
             progress.update({name: max(0, count + later) for name, count in progress.items()})
 
 
 def _arguments(data: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns what decides which images there are: the class of the data, and its arguments that are given."""
+    """Returns what determines the images: the class of the data and its given arguments."""
     if not data:
         return {}
     others = ("seed", "batch_size", "num_workers", "multiprocessing_context", "worker_timeout")
