@@ -99,7 +99,8 @@ def test_resumes_from_its_state():
 
 
 def test_the_model_scales_both_rates_and_lets_both_fall():
-    model = IODINE(optimizer="muon", learning_rate=4e-3, adam_learning_rate=1e-3, batch_size=4, reference_batch_size=16)
+    rates = {"learning_rate": 4e-3, "adam_learning_rate": 1e-3, "batch_size": 4, "reference_batch_size": 16}
+    model = IODINE(optimizer="muon", weight_decay=0.1, **rates)
     made = model.configure_optimizers()
     matrices, others = made["optimizer"].param_groups
     assert all(p.ndim >= 2 for p in matrices["params"])
@@ -107,6 +108,7 @@ def test_the_model_scales_both_rates_and_lets_both_fall():
     assert len(matrices["params"]) + len(others["params"]) == len(list(model.parameters()))
     assert (matrices["lr"], others["lr"]) == (2e-3, 5e-4)
     assert others["betas"] == (0.95, 0.999)
+    assert (matrices["weight_decay"], others["weight_decay"]) == (0.1, 0)
     small_model = IODINE(optimizer="muon", learning_rate=4e-3).configure_optimizers()["optimizer"]
     assert [group["lr"] for group in small_model.param_groups] == [4e-3, 4e-3]
 
@@ -122,6 +124,8 @@ def test_the_cosine_ends_at_zero():
     [
         ({"optimizer": "sgd"}, "'tf_adam', 'adam' or 'muon', got 'sgd'"),
         ({"adam_learning_rate": 1e-3}, "for optimizer='muon'"),
+        ({"weight_decay": 0.1}, "for optimizer='muon', got it for 'tf_adam'"),
+        ({"optimizer": "muon", "weight_decay": -0.1}, "weight_decay"),
         ({"decay": "linear"}, "'exponential' or 'cosine', got 'linear'"),
     ],
 )

@@ -70,6 +70,8 @@ OF_MUON = {
     "the small matrix not iterated": ("optim.py", "gram = factor @ gram @ factor", "gram = gram"),
     "one batch of transposed and other matrices": ("optim.py", "mixed.shape[0] <= mixed.shape[1] else mixed.T", "mixed.shape[0] <= mixed.shape[1] else mixed.reshape(mixed.shape[::-1])"),
     "Adam's rate is Muon's": ("optim.py", "lr if adam_lr is None else adam_lr", "lr"),
+    "weights decay without the rate": ("optim.py", '1.0 - group["lr"] * group["weight_decay"]', '1.0 - group["weight_decay"]'),
+    "weights do not decay": ("optim.py", '"weight_decay": weight_decay}', '"weight_decay": 0.0}'),
     "convolutions left to Adam": ("optim.py", "[p for p in params if p.ndim >= 2]", "[p for p in params if p.ndim == 2]"),
 }  # fmt: skip
 

@@ -91,7 +91,8 @@ def muon_failures(package):
     torch.manual_seed(0)
     shapes = [(4, 6), (8, 3), (6, 4), (5, 2, 3, 3), (7,), ()]
     parameters = [torch.nn.Parameter(torch.randn(shape, dtype=torch.float64)) for shape in shapes]
-    optimizer = optim.Muon(parameters, lr=0.01, adam_lr=0.02, momentum=0.9, betas=(0.8, 0.99), eps=1e-3)
+    settings = {"momentum": 0.9, "weight_decay": 0.5, "betas": (0.8, 0.99), "eps": 1e-3}
+    optimizer = optim.Muon(parameters, lr=0.01, adam_lr=0.02, **settings)
     expected = [p.detach().clone() for p in parameters[:4]]
     momenta = [torch.zeros_like(p) for p in expected]
     others = [torch.nn.Parameter(p.detach().clone()) for p in parameters[4:]]
@@ -104,6 +105,7 @@ def muon_failures(package):
         for w, m, p in zip(expected, momenta, parameters, strict=False):
             m.mul_(0.9).add_(0.1 * p.grad)
             flat = (0.9 * m + 0.1 * p.grad).flatten(1)
+            w *= 1 - 0.01 * 0.5
             w -= 0.01 * 0.2 * max(flat.shape) ** 0.5 * by_singular_values(flat).reshape(w.shape)
         optimizer.step()
         adam.step()

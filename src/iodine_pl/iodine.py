@@ -34,7 +34,7 @@ from iodine_pl.misfit import ImageError
 from iodine_pl.mixture import likelihood_of
 from iodine_pl.networks import NETWORKS, Network
 from iodine_pl.official.reading import read_official
-from iodine_pl.posterior import PRIOR_SCALE
+from iodine_pl.posterior import PRIOR_SCALE, noise_for
 from iodine_pl.ranges import require
 from iodine_pl.refinement import RefinementNetwork
 from iodine_pl.result import Decomposition, Trace
@@ -360,13 +360,8 @@ class IODINE(SceneModel):
             )
         if shape[0] < 1 or shape[2] < 1:
             raise ValueError(f"need num_slots >= 1 and num_iterations >= 0, got {shape[2]} and {shape[0] - 1}")
-        if noise is None:
-            noise = torch.randn(shape, dtype=images.dtype, device=images.device)
-        elif tuple(noise.shape) != shape:
-            raise ValueError(f"noise must be (T+1, B, K, D) = {shape}, got {tuple(noise.shape)}")
-        differentiable = torch.is_grad_enabled()
-        noise = noise.to(images, non_blocking=True)
-        result: Decomposition = self._infer(images, noise, return_steps, differentiable, graph)
+        noise = noise_for(images, shape, noise)
+        result: Decomposition = self._infer(images, noise, return_steps, torch.is_grad_enabled(), graph)
         return result
 
     def loss(self, batch: Batch | Tensor, noise: Tensor | None = None) -> tuple[Tensor, Decomposition]:
@@ -378,9 +373,8 @@ class IODINE(SceneModel):
         if not (self.cuda_graphs and torch.is_grad_enabled() and self._recordings.possible_on(self.device)):
             return self._loss(batch, noise)
         images = self.images(batch)
-        if noise is None:
-            noise = torch.randn(self.noise_shape(len(images)), dtype=images.dtype, device=images.device)
-        return self._recordings.play(self._loss, self.parameters(), images, noise.to(images, non_blocking=True))
+        noise = noise_for(images, self.noise_shape(len(images)), noise)
+        return self._recordings.play(self._loss, self.parameters(), images, noise)
 
     def _loss(self, batch: Batch | Tensor, noise: Tensor | None) -> tuple[Tensor, Decomposition]:
         result = self(batch, noise=noise)

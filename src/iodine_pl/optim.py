@@ -98,13 +98,16 @@ class Muon(TFAdam):
     square of about 0.2 (Liu et al. 2025, arXiv:2502.16982):
 
     .. math:: m \leftarrow \beta m + (1 - \beta) g, \quad
-        w \leftarrow w - 0.2\, \eta \sqrt{\max(r, c)}\; \mathrm{orth}(\beta m + (1 - \beta) g).
+        w \leftarrow (1 - \eta \delta) w - 0.2\, \eta \sqrt{\max(r, c)}\; \mathrm{orth}(\beta m + (1 - \beta) g).
+
+    Every update moves all singular values alike, so without the decay delta they grow as long as training goes on.
 
     Args:
         params: parameters.
         lr: learning rate of the matrices.
         adam_lr: learning rate of all others; None: the same.
         momentum: beta.
+        weight_decay: delta, of the matrices alone.
         betas, eps: of Adam.
         shared: divide the matrices among the processes of ``torch.distributed``, which must have the same gradients.
             Each process orthogonalizes its part and sends it to the others.
@@ -119,12 +122,13 @@ class Muon(TFAdam):
         lr: float = 4e-3,
         adam_lr: float | None = None,
         momentum: float = 0.95,
+        weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         shared: bool = False,
     ) -> None:
         params = list(params)
-        matrices = {"params": [p for p in params if p.ndim >= 2], "momentum": momentum}
+        matrices = {"params": [p for p in params if p.ndim >= 2], "momentum": momentum, "weight_decay": weight_decay}
         others = {"params": [p for p in params if p.ndim < 2], "lr": lr if adam_lr is None else adam_lr}
         super().__init__([matrices, others], lr=lr, betas=betas, eps=eps)
         self.shared = shared
@@ -162,6 +166,7 @@ class Muon(TFAdam):
         sizes = [-0.2 * group["lr"] * math.sqrt(update.shape[1]) for update in updates]
         as_given = [update if len(p) == len(update) else update.T for p, update in zip(moved, updates, strict=True)]
         torch._foreach_mul_(as_given, sizes)
+        torch._foreach_mul_(moved, 1.0 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(moved, [update.reshape(p.shape) for p, update in zip(moved, as_given, strict=True)])
 
 

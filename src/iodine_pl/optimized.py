@@ -22,7 +22,24 @@ __all__ = ["OptimizedModule"]
 class OptimizedModule(pl.LightningModule):
     """Optimizes whatever loss ``training_step`` returns.
 
-    The arguments are those of :class:`iodine_pl.IODINE`, described there.
+    Args:
+        learning_rate: at the reference batch size. The paper has 3e-4.
+        batch_size: images per device, for the square-root rule; None: the learning rate is taken as it is.
+        reference_batch_size: of the square-root rule.
+        optimizer: ``tf_adam``: Adam with TensorFlow's epsilon, as in the code; ``adam``: torch's; ``muon``: Muon for
+            matrices and kernels, ``tf_adam`` for all else (see :class:`iodine_pl.optim.Muon`).
+        betas, adam_epsilon: of Adam.
+        adam_learning_rate: of what ``muon`` leaves to Adam; None: ``learning_rate``.
+        weight_decay: of the matrices under ``muon``; an update shrinks them by the learning rate times this.
+        decay: of the learning rate (see :func:`iodine_pl.optim.learning_rate_decay`).
+        decay_factor: of ``exponential``.
+        decay_steps: updates over which the learning rate falls by that factor, or along the whole ``cosine``.
+        gradient_clip_norm: largest norm of all gradients together; None: they are not clipped.
+        max_skipped_updates: how many updates in a row may be dropped because a gradient is not finite; one more ends
+            the training.
+
+    Raises:
+        ValueError: for an unknown name or a number out of its range.
     """
 
     def __init__(
@@ -34,6 +51,7 @@ class OptimizedModule(pl.LightningModule):
         betas: tuple[float, float] = (0.95, 0.999),
         adam_epsilon: float = 1e-8,
         adam_learning_rate: float | None = None,
+        weight_decay: float = 0.0,
         decay: Literal["exponential", "cosine"] = "exponential",
         decay_factor: float = 0.1,
         decay_steps: int = 1_000_000,
@@ -45,10 +63,12 @@ class OptimizedModule(pl.LightningModule):
             raise ValueError(f"optimizer must be 'tf_adam', 'adam' or 'muon', got {optimizer!r}")
         if adam_learning_rate is not None and optimizer != "muon":
             raise ValueError(f"adam_learning_rate is for optimizer='muon'; {optimizer!r} has learning_rate alone")
+        if weight_decay and optimizer != "muon":
+            raise ValueError(f"weight_decay is for optimizer='muon', got it for {optimizer!r}")
         require("at least 1", batch_size=batch_size, reference_batch_size=reference_batch_size, decay_steps=decay_steps)
         require("positive", gradient_clip_norm=gradient_clip_norm, decay_factor=decay_factor)
         require("not negative", learning_rate=learning_rate, adam_learning_rate=adam_learning_rate)
-        require("not negative", adam_epsilon=adam_epsilon)
+        require("not negative", adam_epsilon=adam_epsilon, weight_decay=weight_decay)
         require("at least 0 and below 1", betas=betas)
         self.learning_rate = learning_rate
         self.batch_size = batch_size
@@ -57,6 +77,7 @@ class OptimizedModule(pl.LightningModule):
         self.betas = (betas[0], betas[1])
         self.adam_epsilon = adam_epsilon
         self.adam_learning_rate = adam_learning_rate
+        self.weight_decay = weight_decay
         self.decay = learning_rate_decay(decay, decay_factor, decay_steps)
         self.gradient_clip_norm = gradient_clip_norm
         self.guard = NonFiniteGuard(max_skipped_updates)
@@ -89,7 +110,8 @@ class OptimizedModule(pl.LightningModule):
         if self.optimizer == "muon":
             rate, adam_rate = rates
             shared = self._trainer is not None and isinstance(self._trainer.strategy, DDPStrategy)
-            return Muon(self.parameters(), rate, adam_rate, betas=self.betas, eps=self.adam_epsilon, shared=shared)
+            arguments = {"weight_decay": self.weight_decay, "betas": self.betas, "eps": self.adam_epsilon}
+            return Muon(self.parameters(), rate, adam_rate, shared=shared, **arguments)
         if self.optimizer == "adam":
             return torch.optim.Adam(self.parameters(), rates[0], betas=self.betas, eps=self.adam_epsilon, foreach=True)
         return TFAdam(self.parameters(), rates[0], betas=self.betas, eps=self.adam_epsilon)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["PRIOR_SCALE", "Posterior", "keyed_normal"]
+__all__ = ["PRIOR_SCALE", "Posterior", "keyed_normal", "noise_for"]
 
 PRIOR_SCALE = math.sqrt(math.log(2.0))
 """Standard deviation of the reference code's prior. Its parameters are 0, and softplus(0) = ln 2 is the variance."""
@@ -66,3 +66,21 @@ def keyed_normal(shape: tuple[int, ...], *key: int) -> Tensor:
     """
     seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+
+
+def noise_for(images: Tensor, shape: tuple[int, ...], given: Tensor | None = None) -> Tensor:
+    """Returns ``given``, or fresh standard-normal numbers, with the type and device of ``images``.
+
+    Args:
+        images: ``(B, ...)``.
+        shape: ``(T+1, B, K, D)``.
+        given: noise of that shape.
+
+    Raises:
+        ValueError: if ``given`` has another shape.
+    """
+    if given is None:
+        return torch.randn(shape, dtype=images.dtype, device=images.device)
+    if tuple(given.shape) != shape:
+        raise ValueError(f"noise must be (T+1, B, K, D) = {shape}, got {tuple(given.shape)}")
+    return given.to(images, non_blocking=True)

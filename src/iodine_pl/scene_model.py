@@ -29,7 +29,9 @@ _TRAIN, _EVALUATE_IMAGE, _EVALUATE_BATCH = range(3)  # first part of the noise's
 class SceneModel(OptimizedModule):
     """Trains and evaluates a model whose ``forward`` returns a :class:`Decomposition` and which has a ``loss``.
 
-    The arguments are those of :class:`iodine_pl.IODINE`, described there.
+    Args:
+        seed: of the noise, apart from that of weights and data.
+        optimization: further arguments, of :class:`iodine_pl.optimized.OptimizedModule`.
     """
 
     def __init__(self, seed: int = 0, **optimization: Any) -> None:

@@ -14,7 +14,7 @@ from iodine_pl.engine import View
 from iodine_pl.layers import conv_stack, mlp
 from iodine_pl.misfit import ImageError
 from iodine_pl.mixture import likelihood_of
-from iodine_pl.posterior import PRIOR_SCALE, Posterior
+from iodine_pl.posterior import PRIOR_SCALE, Posterior, noise_for
 from iodine_pl.ranges import require
 from iodine_pl.result import Decomposition
 from iodine_pl.scene_model import Batch, SceneModel
@@ -117,11 +117,10 @@ class VAE(SceneModel):
                 f"VAE takes images (B, {self.image_channels}, {self.image_size}, {self.image_size}), got "
                 f"{tuple(images.shape)}: give the model their side, image_size=..."
             )
-        if noise is None:
-            noise = torch.randn(shape, dtype=images.dtype, device=images.device)
+        noise = noise_for(images, shape, noise)
         encoded = self.convolutions(images.contiguous(memory_format=torch.channels_last))
         posterior = Posterior(self.mlp(encoded.flatten(1)).unsqueeze(1))  # of lambda, (B, 1, 2D)
-        latents = posterior.rsample(noise[0].to(images))
+        latents = posterior.rsample(noise[0])
         mixture = self.likelihood(images, self.decoder(latents, *images.shape[2:]), self.distribution)
         result = View(posterior, latents, mixture, posterior.kl(self.prior_scale)).decomposition()
         return result._replace(steps=(result,)) if return_steps else result
