@@ -9,9 +9,9 @@ mutations  files with flipped, zeroed, missing or inserted bytes: refused in one
 disk       a disk that is full after a random number of bytes (needs root, to mount one)
 
 The parts share the minutes, and the kinds of a part are tried in turn. ``kills/training`` is a single kind. A fault
-that came after the command had ended is not a trial. ``unnoticed`` counts damage to content without a checksum that was read
-as other content. ``--again SEED`` repeats one trial. Rows of other parts and other seeds stay in the JSON file, which
-sums them by kind.
+that came after the command had ended is not a trial. ``unnoticed`` counts damage to content without a checksum that was
+read as other content. ``--again SEED`` repeats one trial. Rows of other parts and other seeds stay in the JSON file,
+which sums them by kind.
 """
 
 import argparse
