@@ -29,14 +29,14 @@ class OptimizedModule(pl.LightningModule):
         optimizer: ``tf_adam``: Adam with TensorFlow's epsilon, as in the code; ``adam``: torch's; ``muon``: Muon for
             matrices and kernels, ``tf_adam`` for all else (see :class:`iodine_pl.optim.Muon`).
         betas, adam_epsilon: of Adam.
-        adam_learning_rate: of what ``muon`` leaves to Adam; None: ``learning_rate``.
+        adam_learning_rate: of the parameters that ``muon`` leaves to Adam; None: ``learning_rate``.
         weight_decay: of the matrices under ``muon``; an update shrinks them by the learning rate times this.
         decay: of the learning rate (see :func:`iodine_pl.optim.learning_rate_decay`).
         decay_factor: of ``exponential``.
         decay_steps: updates over which the learning rate falls by that factor, or along the whole ``cosine``.
         gradient_clip_norm: largest norm of all gradients together; None: they are not clipped.
-        max_skipped_updates: how many updates in a row may be dropped because a gradient is not finite; one more ends
-            the training.
+        max_skipped_updates: number of consecutive updates that may be skipped because of a non-finite loss or gradient;
+            one more ends the training.
 
     Raises:
         ValueError: for an unknown name or a number out of its range.
