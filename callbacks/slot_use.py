@@ -57,6 +57,8 @@ def diagnose(
 ) -> str:
     """Describes what is wrong with the slots and what usually helps; an empty string if nothing is.
 
+    It is also empty for a model without a prior, such as R-NEM, whose KL is 0: it has none of the settings to change.
+
     Args:
         slots: K.
         used: number of slots that win at least 1% of the pixels, mean over images.
@@ -65,24 +67,24 @@ def diagnose(
         by_masks, by_responsibilities: foreground ARI if each pixel is assigned to the slot with the largest mask, and
             if it is assigned to the slot that explains it best.
     """
-    if slots == 1:
+    if slots == 1 or not any(kl):
         return ""
     if by_responsibilities > by_masks + _HEDGED:
         return (
-            f"Slots hedge: pixels are shared. The largest mask segments to {by_masks:.2f}, the slot that explains a "
-            f"pixel best to {by_responsibilities:.2f}: slots that show different things share a pixel, to cover all "
-            "that it might be. What helps: pixel_likelihood: mean with bounded_means, under which that gains nothing, "
-            "or a wider pixel_scale."
+            f"Slots hedge: pixels are shared. The foreground ARI is {by_masks:.2f} by the largest mask, but "
+            f"{by_responsibilities:.2f} by the slot that explains a pixel best: slots share a pixel to cover its "
+            "possible values. What helps: pixel_likelihood: mean with bounded_means, with which this gains nothing, or "
+            "a wider pixel_scale."
         )
     if sum(kl) < 1.0:
         return (
-            f"The latents say nothing ({sum(kl):.2f} nats): every image is explained alike. Usual at the very "
-            "beginning; if it stays, lower pixel_scale, which weighs the image more against the prior."
+            f"The latents encode nothing ({sum(kl):.2f} nats): every image gets the same latents. Usual at the very "
+            "beginning; if it stays, lower pixel_scale, which gives the image more weight against the prior."
         )
     if entropy > 0.8:  # 0.6 remains if slots have objects but share the background
         return (
-            f"The masks are nearly flat (entropy {entropy:.2f} of 1): no slot owns a place, though each may show a "
-            "color or the middle of an object. Usual early; if it stays, try pixel_likelihood: mean with "
+            f"The masks are nearly flat (entropy {entropy:.2f} of 1): the slots share every pixel, though each may "
+            "show a color or the middle of an object. Usual early; if it stays, try pixel_likelihood: mean with "
             "bounded_means, or a wider pixel_scale."
         )
     if used < 1.5:
@@ -92,8 +94,8 @@ def diagnose(
         )
     if used < 2.5 and slots > 3:
         return (
-            f"Two of {slots} slots win nearly every pixel: as a rule the background and everything else. Usual before "
-            "the objects come apart; if it stays, try another seed, pixel_scale or learning_rate."
+            f"Two of {slots} slots win nearly every pixel, usually one the background and one everything else. Usual "
+            "before the objects are separated; if it stays, try another seed, pixel_scale or learning_rate."
         )
     return ""
 

@@ -201,7 +201,7 @@ class IodineCLI(LightningCLI):
                 score, path = float(callback.best_model_score), _relative(callback.best_model_path)
                 print(f"best {callback.monitor}: {score:.4f} ({path})")
             elif isinstance(callback, LastCheckpoint) and callback.saved:
-                print(f"to go on: --ckpt_path {_relative(callback.path)}")
+                print(f"to continue: --ckpt_path {_relative(callback.path)}")
         self._name_picture()
 
     def after_validate(self) -> None:
