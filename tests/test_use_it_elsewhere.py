@@ -1,4 +1,4 @@
-"""What docs/use_it_elsewhere.md shows runs as it stands there, and what it says is so."""
+"""The code in docs/use_it_elsewhere.md runs, and its claims are true."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Training that goes on with other settings says what follows from them."""
+"""Training that continues with other settings reports the consequences."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A run has one folder, whatever its logger, and overwrites nothing that is not its own."""
+"""A run has one folder with any logger, and overwrites no file of others."""
 
 import os
 import shutil
