@@ -161,7 +161,9 @@ def main():
     parser.add_argument("--slots", type=int, nargs="*", default=[2, 4, 7], help="values of K")
     parser.add_argument("--rounds", type=int, default=5, help="turns; in each, two runs are timed")
     parser.add_argument("--compile", action="store_true", help="all but plain with compile_networks=True")
-    parser.add_argument("--system-allocator", action="store_true", help="let freed memory go, as python does by itself")
+    parser.add_argument(
+        "--system-allocator", action="store_true", help="return freed memory to the system, python's default"
+    )
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("--plot", type=Path, help="also draw time and memory over T and K to this file")
     given = parser.parse_args()

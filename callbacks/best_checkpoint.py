@@ -94,7 +94,9 @@ class BestCheckpoint(ModelCheckpoint):
             )
             self.monitor = self.fallback
         if self._chosen_by not in (None, self.monitor):  # scores of two metrics cannot be compared
-            rank_zero_info(f"{self.best_model_path} was chosen by {self._chosen_by}; now {self.monitor} chooses anew.")
+            rank_zero_info(
+                f"{self.best_model_path} was chosen by {self._chosen_by}; from now on {self.monitor} decides."
+            )
             self.best_k_models = {}
         self._chosen_by = None
         super().on_validation_end(trainer, pl_module)

@@ -84,8 +84,8 @@ class FactorProbe(Experiment):
             table.append({"factor": name, "measure": measure, "score": scores[name][-1], "without latents": chance})
         numbers = {"train_objects": len(train.latents), "test_objects": len(test.latents), "steps": scores}
         caption = (
-            "Scores of the linear layer on test objects, fitted anew for each refinement step. Dotted, in the color of "
-            "a curve: the score without latents."
+            "Scores of the linear layer on test objects, fitted separately for each refinement step. Dotted, in the "
+            "color of a curve: the score without latents."
         )
         return Outcome(table, {"": Picture(_plot(scores, table), caption)}, numbers)
 

@@ -242,7 +242,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
                     out[here] = self._cache[name][position]
 
     def _load(self, blocks: Sequence[int]) -> None:
-        """Reads the blocks that are not in the cache, in place of the least recently used ones."""
+        """Reads the blocks that are not in the cache, and drops the least recently used ones."""
         for block in blocks:
             if block in self._cached:
                 self._cached.move_to_end(block)

@@ -210,7 +210,7 @@ def _started(generator: Generator, files: Sequence[Path]) -> Iterator[subprocess
 
 
 def _work() -> None:
-    """Writes the files that :func:`_started` asked for."""
+    """Writes the files for :func:`_started`."""
     sys.path[:], pickled, files = pickle.load(sys.stdin.buffer)
     generator = pickle.loads(pickled)
     lines = _Lines(sys.stdout)

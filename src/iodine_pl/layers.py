@@ -83,7 +83,7 @@ class SameConv2d(nn.Conv2d):
         """Convolves with other weights, such as those of some input channels."""
         top, bottom = same_padding(x.shape[-2], self.kernel_size[0], self.stride[0])
         left, right = same_padding(x.shape[-1], self.kernel_size[1], self.stride[1])
-        if (top, left) == (bottom, right):  # the convolution pads by itself: no copy
+        if (top, left) == (bottom, right):  # conv2d pads symmetrically without a copy
             return F.conv2d(x, weight, bias, self.stride, (top, left))
         return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, self.stride)
 

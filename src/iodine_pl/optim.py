@@ -100,14 +100,14 @@ class Muon(TFAdam):
     .. math:: m \leftarrow \beta m + (1 - \beta) g, \quad
         w \leftarrow (1 - \eta \delta) w - 0.2\, \eta \sqrt{\max(r, c)}\; \mathrm{orth}(\beta m + (1 - \beta) g).
 
-    Every update moves all singular values alike, so without the decay delta they grow as long as training goes on.
+    Every update moves all singular values alike, so without the decay delta they grow throughout the training.
 
     Args:
         params: parameters.
         lr: learning rate of the matrices.
         adam_lr: learning rate of all others; None: the same.
         momentum: beta.
-        weight_decay: delta, of the matrices alone.
+        weight_decay: delta, only of the matrices.
         betas, eps: of Adam.
         shared: divide the matrices among the processes of ``torch.distributed``, which must have the same gradients.
             Each process orthogonalizes its part and sends it to the others.

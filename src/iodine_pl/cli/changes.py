@@ -13,12 +13,12 @@ from pytorch_lightning.trainer.states import TrainerFn
 __all__ = ["SayChanges"]
 
 _FOLLOWS = {
-    "seed": "order of the images and noise are others from here on",
-    "num_slots": "the same weights go on with another number of slots; scores before and after are of different models",
-    "num_iterations": "the same weights go on with another number of refinement steps",
-    "optimizer": "the moments of the one before are kept",
-    "batch_size": "the learning rate follows it, and what is left of the epoch is taken in such batches",
-    "processes": "the learning rate follows the number, and what is left of the epoch is shared among them",
+    "seed": "the order of the images and the noise change from here on",
+    "num_slots": "the weights continue with another number of slots; scores before and after are of different models",
+    "num_iterations": "the weights continue with another number of refinement steps",
+    "optimizer": "the moments of the previous one are kept",
+    "batch_size": "the learning rate follows it, and the rest of the epoch is read in batches of this size",
+    "processes": "the learning rate follows it, and the rest of the epoch is divided among the processes",
 }
 
 
@@ -54,7 +54,7 @@ class SayChanges(pl.Callback):
         if "optimizer" in changed and "muon" in (before["optimizer"], now["optimizer"]):
             raise MisconfigurationException(
                 f"optimizer {now['optimizer']} cannot continue from the state of {before['optimizer']}: leave "
-                "--model.optimizer out; or begin a new training with the weights alone, which `iodine export` writes"
+                "--model.optimizer out; or start a new training from the weights that `iodine export` writes"
             )
         for name in changed:
             rank_zero_info(f"{name} was {before[name]} and is {now[name]}: {_FOLLOWS[name]}.")

@@ -11,7 +11,7 @@ __all__ = ["with_files"]
 
 
 def with_files(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments with a path in place of each name of a configuration that comes with the package.
+    """Replaces each name of a configuration that comes with the package by its path.
 
     Raises:
         FileNotFoundError: if there is neither a file nor a configuration of that name.

@@ -60,8 +60,8 @@ def sentence_of(error: BaseException, about_values: bool = False) -> str | None:
         return _with_remedy(str(error))
     if one_is_gone(error):
         return (
-            f"another process of this run has ended, or did not answer for --process_timeout seconds ({error}). What "
-            "it said last tells why; --ckpt_path last goes on from the last save"
+            f"another process of this run has ended, or did not answer for --process_timeout seconds ({error}). Its "
+            "last output says why; --ckpt_path last continues from the last save"
         )
     if isinstance(error, OSError) and error.filename:
         remedy = remedy_of(error, Path(error.filename).parent)

@@ -48,7 +48,7 @@ class Official(NamedTuple):
         lines = {
             "architecture": f"that of {released}, {sum(x.numel() for x in self.parameters.values()):,} parameters",
             "variables used": f"{len(self.parameters)}",
-            "slots": f"{slots}, which is not in the file: any other number can be asked for",
+            "slots": f"{slots}, which is not in the file; each call can take another number",
             "updates done": f"{self.step:,}",
             "moments of Adam": f"of {len(self.moments)} variables" if self.moments else "none",
             "factor probe": "not used: " + ", ".join(self.unused) if self.unused else "none",
