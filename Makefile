@@ -1,17 +1,16 @@
-# make quickstart: trains a small IODINE for a few minutes, on two cores where there are two, and shows what it sees
+# make quickstart: trains a small IODINE for minutes, on two cores if there are two, and draws its slots
 # make test:       runs the whole suite
-# make lint:       style, types, and which part may import which
+# make lint:       checks style, types, and which part may import which
 # make docs:       builds the documentation in build/docs; a warning is an error
-# Each makes what it needs of the environment in .venv first, with the exact versions of constraints.txt. PYTHON names
-# the interpreter.
+# Each first installs what it needs in .venv, with the exact versions of constraints.txt. PYTHON names the interpreter.
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Two processes of one thread: as fast as two threads of one process, the same computation, and how several GPUs are used.
+# Two processes of one thread are as fast as two threads of one process, with the same result, and work like several GPUs.
 PROCESSES := $(shell $(PYTHON) -c "import os; n = getattr(os, 'sched_getaffinity', None); \
 	print(min(2, len(n(0)) if n else os.cpu_count() or 1))")
-# A CPU that multiplies in bfloat16 does the convolutions sooner; another would take six times as long. macOS has no
-# such file, and takes 32-true.
+# A CPU with instructions for bfloat16 computes convolutions faster; others would take six times as long. macOS has no
+# /proc/cpuinfo, and uses 32-true.
 PRECISION := $(shell grep -qs avx512_bf16 /proc/cpuinfo && echo bf16-mixed || echo 32-true)
 
 .PHONY: quickstart test lint docs clean
@@ -41,18 +40,18 @@ docs: .venv/documenting
 	$(PYTHON) -m venv .venv
 	touch $@
 
-# What the package needs.
+# The package.
 .venv/installed: .venv/made pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt "setuptools>=77" torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable .
 	touch $@
 
-# And what tests, style and types need beyond it.
+# In addition the tools for tests, style and types.
 .venv/developing: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
 	touch $@
 
-# And the site.
+# In addition the tools for the site.
 .venv/documenting: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[docs,experiments]"
 	touch $@

@@ -1,4 +1,4 @@
-"""Trains, tests and runs IODINE as the command ``iodine`` does. Without arguments it trains."""
+"""The command ``iodine`` in a clone. Without a command it trains."""
 
 import sys
 

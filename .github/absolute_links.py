@@ -1,4 +1,4 @@
-"""Makes the links of a Markdown file lead from anywhere to the repository, in place.
+"""Makes the links of a Markdown file absolute, in place, so that they work outside of the repository.
 
 python .github/absolute_links.py README.md OWNER/REPOSITORY TAG
 """
@@ -13,7 +13,7 @@ def absolute(text: str, repository: str, tag: str) -> str:
 
     def replaced(found: re.Match[str]) -> str:
         target = found[1]
-        if target.startswith("../../"):  # a page of the repository beside its files, such as its workflows
+        if target.startswith("../../"):  # a page of the repository at GitHub, such as its workflows
             return f"](https://github.com/{repository}/{target.removeprefix('../../')})"
         if target.endswith(".png"):
             return f"](https://raw.githubusercontent.com/{repository}/{tag}/{target})"

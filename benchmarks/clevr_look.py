@@ -1,4 +1,4 @@
-"""Draws generated CLEVR scenes beside the two real ones at hand, with histograms and channel means.
+"""Draws generated CLEVR scenes next to two real ones, with histograms and channel means.
 
 python benchmarks/clevr_look.py docs/clevr.png
 """
@@ -18,7 +18,7 @@ GAP = 8
 
 
 def histogram(real, generated, width, height):
-    """Draws how often each brightness occurs: real scenes as a line, generated ones as an area, a row per channel."""
+    """Draws histograms of brightness, a row per channel: real scenes as a line, generated ones as an area."""
     canvas = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(canvas)
     for channel, (name, color) in enumerate((("red", "#d66"), ("green", "#6b6"), ("blue", "#66d"))):

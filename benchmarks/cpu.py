@@ -1,11 +1,11 @@
-"""Measures on a CPU what an update costs with each optimizer, and what two processes give beside two threads.
+"""Measures on a CPU the cost of an update with each optimizer, and compares two processes with two threads.
 
 python benchmarks/cpu.py [--rounds 25] [--seconds 30] [--json FILE]
 
-The network and the images are those of configs/quickstart.yaml. The first table is of one thread: the optimizers are
-asked in turn, so that a slow minute of the machine falls on all, and the medians are shown. pytorch-optimizer's Muon,
-which iterates in bfloat16, is measured where it is installed. The second table is of the command itself, from its own
-log: images per second, the median of the second half of a run.
+The network and the images are those of configs/quickstart.yaml. The first table is for one thread. The optimizers are
+measured in turn, so that a slow minute of the machine affects all, and medians are shown. pytorch-optimizer's Muon,
+which iterates in bfloat16, is measured if it is installed. The second table is for the command itself: images per
+second from its log, the median of the second half of a run.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def optimizers(batch, rounds):
 
 
 def images_per_second(processes, threads, precision, seconds):
-    """Trains the quickstart for some seconds by the command, and returns its speed."""
+    """Trains the quickstart for some seconds with the command, and returns its speed."""
     with tempfile.TemporaryDirectory() as folder:
         limits = {"trainer.max_time": {"seconds": seconds}, "trainer.val_check_interval": 10**6}
         limits |= {"trainer.devices": processes, "data.batch_size": 8 // processes, "trainer.precision": precision}

@@ -1,11 +1,11 @@
-"""Measures how fast shuffled batches of images and labels reach the CPU, beside a plain map-style h5py Dataset.
+"""Measures the speed of shuffled batches of images and labels, compared with a plain map-style h5py Dataset.
 
 python benchmarks/data.py [--json FILE]
 
-Ours reads the files of the datamodules at their default settings. The plain reader is what one writes first: a file as
-h5py stores arrays by itself, uncompressed, one image at a time, and a DataLoader that shuffles and collates. Every row
-is measured in a process of its own, files in the page cache: the median of three epochs, and the peak of its memory
-with that of its largest worker (python, torch and Lightning alone: see the first line).
+"ours" reads the files of the datamodules at their default settings. "plain" is the simplest reader: arrays stored by
+h5py's defaults, uncompressed, read one image at a time, and a DataLoader that shuffles and collates. Every row is
+measured in a process of its own with the files in the page cache: the median of three epochs, and the peak memory of
+the process plus that of its largest worker. The first line shows the memory of python, torch and Lightning alone.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from iodine_pl.datamodules.synthetic.tetrominoes import TetrominoesGenerator
 
 KINDS = {"clevr": ClevrDataModule, "tetrominoes": TetrominoesDataModule, "multi_dsprites": MultiDSpritesDataModule}
 COUNTS = {"clevr": 8192, "tetrominoes": 61_440, "multi_dsprites": 40_960}
-RENDERED = 64  # CLEVR scenes that are rendered; they are stored again and again, which no reader can tell
+RENDERED = 64  # CLEVR scenes to render; they are stored repeatedly, which makes no difference to a reader
 
 
 class Plain(Dataset):
@@ -57,7 +57,7 @@ class Plain(Dataset):
 
 
 def make(folder):
-    """Writes the three datasets in both ways."""
+    """Writes the three datasets in both layouts."""
     generate(TetrominoesGenerator(), folder / "tetrominoes", COUNTS["tetrominoes"])
     generate(MultiDSpritesGenerator(), folder / "multi_dsprites", COUNTS["multi_dsprites"])
     image, label, factors = zip(*ClevrGenerator().scenes(0, RENDERED), strict=True)
@@ -104,7 +104,7 @@ def measure(folder, name, reader, workers):
             count += len(batch["image"])
             assert batch["label"].shape[0] == batch["image"].shape[0]
             if count / (time.perf_counter() - start) < 2000 and count > 4000:
-                break  # slow enough to know it from a part of the epoch
+                break  # slow enough to be measured on a part of the epoch
         rates.append(count / (time.perf_counter() - start))
     helpers = [worker.pid for worker in batches._iterator._workers] if workers else []
     peak = peak_bytes("self") + max(map(peak_bytes, helpers), default=0)

@@ -1,16 +1,16 @@
-"""Measures an update and an evaluation of each way to differentiate the refinement, beside plain autograd.
+"""Measures an update and an evaluation in each mode of differentiation, compared with plain autograd.
 
 python benchmarks/engine.py --network tetrominoes --batch 8 [--device cuda] [--json FILE] [--plot FILE]
 
 plain      every gradient by autograd, every convolution on all of its channels (tests/plain.py)
 full       the published gradient
-recompute  the same, each step done again in the backward pass
+recompute  the same gradient, with each step repeated in the backward pass
 stopped    input_gradients="stopped", another gradient
 
-Each has a process of its own; they are asked in turn, so that a slow minute of the machine falls on all. An update is
-forward, backward and optimiser on random images. Seconds are medians, of two runs in each turn. Peak memory is what
-torch has allocated at most during an update, above what stays between updates (weights and the optimiser's moments).
-Operations are those of convolutions and matrix products, as torch counts them; the ceilings are the best rate measured
+Each mode has a process of its own. The modes are measured in turn, so that a slow minute of the machine affects all. An
+update is forward, backward and optimizer on random images. Seconds are medians, with two runs in each turn. Peak memory
+is the largest allocation of torch during an update, minus that between updates (weights and the optimizer's moments).
+Operations are those of convolutions and matrix products, as torch counts them. The ceilings are the best measured rates
 of the decoder's convolution (forward or backward) and of a product of large square matrices.
 """
 
@@ -48,7 +48,7 @@ def serve(connection, keep_memory, *arguments):
 
 
 class Worker:
-    """Hands a method's name and arguments to a :class:`Measured` in another process, and returns what it returns."""
+    """Calls methods of a :class:`Measured` in another process."""
 
     def __init__(self, keep_memory, *arguments):
         context = multiprocessing.get_context("spawn")
@@ -63,7 +63,7 @@ class Worker:
 
 
 def measure(given):
-    """Returns the rows of all modes and phases at every T and K that is asked for."""
+    """Returns the rows of all modes and phases for every given T and K."""
     network, batch = given.network, given.batch
     model = getattr(IODINE, network)()
     usual = (model.num_iterations, model.num_slots)
@@ -103,7 +103,7 @@ def measure(given):
 
 
 def table(rows, ceilings, setting):
-    """Prints, for one T and K, what was measured, also by that of plain autograd."""
+    """Prints the measurements for one T and K, also relative to plain autograd."""
     rows = {(r["phase"], r["mode"]): r for r in rows if (r["T"], r["K"]) == setting}
     print(f"\nT = {setting[0]}, K = {setting[1]}\n")
     print("| phase | mode | seconds | by plain's update | images/s | MB | by plain's update | GFLOP | of the ceiling |")
@@ -161,7 +161,9 @@ def main():
     parser.add_argument("--slots", type=int, nargs="*", default=[2, 4, 7], help="values of K")
     parser.add_argument("--rounds", type=int, default=5, help="turns; in each, two runs are timed")
     parser.add_argument("--compile", action="store_true", help="all but plain with compile_networks=True")
-    parser.add_argument("--system-allocator", action="store_true", help="let freed memory go, as python does by itself")
+    parser.add_argument(
+        "--system-allocator", action="store_true", help="return freed memory to the system, python's default"
+    )
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("--plot", type=Path, help="also draw time and memory over T and K to this file")
     given = parser.parse_args()

@@ -16,7 +16,7 @@ SIZE = 64 << 20  # bytes of the disk
 
 @contextlib.contextmanager
 def mounted(folder):
-    """Makes a disk of its own of a folder."""
+    """Mounts a separate disk on a folder."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)], check=True)
     try:
         yield
@@ -50,7 +50,7 @@ def of_predictions(folder):
 
 
 def fill(place, arguments, contents, before):
-    """Returns the trial of a command, after one that is done while there is room."""
+    """Returns the trial of a command, after another one that runs while there is space."""
     work = Again(place, arguments, contents, before)
 
     def trial(rng, folder):
@@ -77,7 +77,7 @@ def fill(place, arguments, contents, before):
 
 
 class Again(Work):
-    """A command that may need another one before it, and is done again where it was broken off."""
+    """A command that may need another one before it, and is repeated after an interruption."""
 
     def __init__(self, folder, arguments, contents, before):
         self.before = before
@@ -108,7 +108,7 @@ def free(folder):
 
 
 def whole(folder):
-    """Reads every file that has its final name."""
+    """Reads every file with a final name."""
     for path in folder.rglob("*.ckpt"):
         read_file(path)
     for path in folder.rglob("*.h5"):

@@ -1,4 +1,4 @@
-"""Trials of faults.py with damaged files, each read by a process of its own with little memory and time."""
+"""Trials of faults.py with damaged files, each read by a process of its own with limited memory and time."""
 
 import contextlib
 import io
@@ -30,9 +30,9 @@ from iodine_pl.datamodules.deepmind.conversion import convert
 from iodine_pl.datamodules.deepmind.releases import TETROMINOES
 from iodine_pl.official.reading import read_official
 
-MEMORY = 1 << 30  # bytes beyond what the process has when it begins to read
+MEMORY = 1 << 30  # bytes that the process may take in addition
 SECONDS = 60
-HEAD = 2048  # bytes at both ends of a file, where half of the damage is done: the payload is larger than they are
+HEAD = 2048  # bytes at both ends of a file, which get half of the damage, since the payload is larger
 
 
 def checkpoint(path):
@@ -63,7 +63,7 @@ TOOLS = (weights, records, official)  # of decompose, prepare and convert
 
 
 def configuration(path):
-    """Returns the settings that a command goes on with."""
+    """Returns the settings of a command that continues."""
     printed = io.StringIO()
     os.chdir(path.parent)
     with contextlib.redirect_stdout(printed):
@@ -101,7 +101,7 @@ def mutations(folder):
 
 
 def damage(source, read, checked):
-    """Returns the trial that reads a damaged copy of a file, between copies of those that lie beside it."""
+    """Returns the trial that reads a damaged copy of a file, with intact copies of the other files in its folder."""
     kind, expected = read_apart(read, source)
     assert kind == "content", expected
 
@@ -124,7 +124,7 @@ def damage(source, read, checked):
 
 
 def mutated(rng, content):
-    """Returns what was done to a file's content, and the result."""
+    """Returns a description of the damage, and the damaged content."""
     content = bytearray(content)
 
     def at():
@@ -149,7 +149,7 @@ def mutated(rng, content):
 
 
 def read_apart(read, path):
-    """Reads a file in a forked process, and returns ``content``, ``refused`` or ``failed``, and what it is."""
+    """Reads a file in a forked process, and returns ``content``, ``refused`` or ``failed`` with content or error."""
     out, theirs = os.pipe()
     process = os.fork()
     if process == 0:
@@ -179,15 +179,15 @@ def _read(read, path):
     signal.alarm(SECONDS)
     try:
         return "content", read(path)
-    except BaseException as error:  # whatever it is, it is told
+    except BaseException as error:  # any error is reported
         return judged(error, by_tool=read in TOOLS)
 
 
 def judged(error, by_tool):
-    """Tells an error that a command says in a line from one that it would show a traceback of.
+    """Tells whether a command reports an error in one line or with a traceback.
 
-    Commands that are functions say every ValueError of a ``raise`` statement, those of Lightning only errors that have
-    a class of their own.
+    Commands that call a function report every ValueError of a ``raise`` statement in one line. Lightning's commands
+    report only errors with a class of their own in this way.
     """
     if isinstance(error, SystemExit):
         sentence = error.code if isinstance(error.code, str) else f"exit {error.code}"

@@ -14,18 +14,18 @@ from command import BAR, ROOT, TINY, start
 STEPS = 27  # epochs of 10 updates on one process, 5 on two
 TRAIN = [*TINY, BAR, "--trainer.devices=1", f"--trainer.max_steps={STEPS}"]
 OFTEN = ["--last_checkpoint.every_n_train_steps=1"]
-SECONDS = 300  # that a command may take; on an idle machine an undisturbed one takes 20 at most
+SECONDS = 300  # limit of a command; undisturbed on an idle machine it takes at most 20
 CONVERTED = "converted.h5"
 GENERATE = ["generate", "tetrominoes", "--count=15000", "--processes=1"]
 
 
 class Work:
-    """A command: what it makes if nothing disturbs it, and how long that takes.
+    """A command, with its undisturbed result and duration.
 
     Args:
-        folder: where it is done once.
+        folder: where it runs undisturbed.
         arguments: of the command.
-        contents: takes a folder, and returns name -> bytes of what the command made in it.
+        contents: takes a folder, and returns name -> bytes of the command's results in it.
     """
 
     def __init__(self, folder, arguments, contents):
@@ -44,9 +44,9 @@ class Work:
         assert "Traceback" not in output, output
 
     def go_on(self, folder):
-        """Does it again, or goes on where something was saved, and compares what comes out."""
+        """Repeats the command, or continues from a saved state, and compares the result."""
         saved = any(folder.glob("runs/*/*/checkpoints/last.ckpt"))
-        if not (folder / CONVERTED).exists():  # which is whole, or not there
+        if not (folder / CONVERTED).exists():  # it is complete or does not exist
             self.finish(folder, *(["--ckpt_path", "last"] if saved else self.arguments))
         self.compare(self.contents(folder))
 
@@ -60,7 +60,7 @@ def last_line(output):
 
 
 def leaves(value, name=""):
-    """Returns name -> bytes of each tensor, number and word in nested collections."""
+    """Returns name -> bytes of each tensor, number and string in nested collections."""
     if isinstance(value, dict | list | tuple):
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         return {n: leaf for key, each in pairs for n, leaf in leaves(each, f"{name}/{key}").items()}
@@ -68,7 +68,7 @@ def leaves(value, name=""):
 
 
 def of_run(run):
-    """Returns what must be the same of two runs: weights, optimizer and schedules, and the best score."""
+    """Returns what must be equal in two runs: weights, optimizer and schedules, and the best score."""
     last = torch.load(run / "checkpoints" / "last.ckpt")
     found = {key: last[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step")}
     best = run / "checkpoints" / "best.ckpt"
@@ -85,7 +85,7 @@ def of_newest_run(folder):
 
 
 def of_files(folder):
-    """Returns the values in all HDF5 files, whatever is left beside them."""
+    """Returns the values in all HDF5 files, and ignores other files."""
     found = {}
     for path in folder.rglob("*.h5"):
         with h5py.File(path) as file:
@@ -139,7 +139,7 @@ def signals(folder):
 
 
 def stop(place, arguments, signum):
-    """Sends a signal to the process, or to all of its group as a terminal does, once the run has its folder."""
+    """Sends a signal to the process, or to its group like a terminal, once the run has its folder."""
     work = Work(place, arguments, of_newest_run)
 
     def trial(rng, folder):

@@ -1,15 +1,15 @@
-"""Does harm to runs and to files, and counts how often what docs/reliability.md promises held.
+"""Damages runs and files, and counts how often the promises of docs/reliability.md held.
 
 python benchmarks/faults.py kills signals pairs mutations disk --seed 0 --minutes 20 --json docs/results/faults.json
 
-kills      kill all processes of a command at a random moment, do it again, compare with an undisturbed one
-signals    SIGTERM or SIGINT at a random moment of training: saved, said, and gone on with to the same bits
-pairs      two trainings, or two that go on with the same run, at once
-mutations  files with flipped bits, cut off, zeroed or with bytes inserted: refused in a line, or the same content
+kills      kills all processes of a command at a random moment, repeats it, and compares with an undisturbed one
+signals    SIGTERM or SIGINT at a random moment of training: it must save, say so, and continue to the same bits
+pairs      two trainings, or two commands that continue the same run, at the same time
+mutations  files with flipped, zeroed, missing or inserted bytes: refused in one line, or the same content
 disk       a disk that is full after a random number of bytes (needs root, to mount one)
 
-The parts share the minutes, the kinds of a part are tried in turn; ``kills/training`` is one kind alone. A fault that
-came too late, after the command had ended, is no trial. ``unnoticed`` counts damage to what has no checksum, which was
+The parts share the minutes, and the kinds of a part are tried in turn. ``kills/training`` is a single kind. A fault
+that came after the command had ended is not a trial. ``unnoticed`` counts damage to content without a checksum that was
 read as other content. ``--again SEED`` repeats one trial. Rows of other parts and other seeds stay in the JSON file,
 which sums them by kind.
 """
@@ -43,11 +43,11 @@ PARTS = {
     "mutations": (fault_files.mutations, 3000),
     "disk": (fault_disk.disk, 20),
 }
-"""Name -> what returns, for each kind, what prepares its trial; and how many trials there are in all."""
+"""Name -> a function that returns for each kind a function that prepares its trials; and the number of trials."""
 
 
 def attempt(trial, folder, seed):
-    """Returns what came of a trial: held, unnoticed or ended before; otherwise what happened."""
+    """Returns the outcome of a trial: held, unnoticed or ended before; otherwise a description of the failure."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         try:
             return trial(random.Random(seed), Path(place))
@@ -56,12 +56,12 @@ def attempt(trial, folder, seed):
 
 
 def prepared(part, kind, folder):
-    """Returns the trials of a part, or of one kind of it."""
+    """Returns the trials of a part, or of one of its kinds."""
     return {name: prepare() for name, prepare in PARTS[part][0](Path(folder)).items() if kind in ("", name)}
 
 
 def run_part(asked, given, seconds):
-    """Returns the rows of a part: of each kind, its trials and those that failed."""
+    """Returns the rows of a part: for each kind, the numbers of trials and their failures."""
     part, _, kind = asked.partition("/")
     rows, total = {}, PARTS[part][1]
     deadline = time.monotonic() + seconds
@@ -82,7 +82,7 @@ def run_part(asked, given, seconds):
         at_once = 1 if part == "mutations" else len(os.sched_getaffinity(0))
         done = 0
         with tqdm(total=total, desc=part, disable=None) as bar, ThreadPoolExecutor(at_once) as pool:
-            at_a_time = map if at_once == 1 else pool.map  # a process with other threads is not to be forked
+            at_a_time = map if at_once == 1 else pool.map  # a process with other threads must not be forked
             while done < total and (time.monotonic() < deadline or not done):
                 some = list(itertools.islice(seeds, min(at_once, total - done)))
                 came = at_a_time(lambda each: attempt(trials[each[0]], folder, each[1]), some)
@@ -94,7 +94,7 @@ def run_part(asked, given, seconds):
 
 
 def note(row, seed, what):
-    """Adds what came of a trial to a row, and returns whether it was one."""
+    """Adds the outcome of a trial to a row, and returns whether it counts as a trial."""
     if what == "ended before":
         return 0
     row["trials"] += 1
@@ -114,7 +114,7 @@ def table(rows):
 
 
 def keep(rows, given):
-    """Writes the rows to the JSON file, and leaves others that are there: those of another seed too."""
+    """Writes the rows to the JSON file, and keeps its other rows, also those of other seeds."""
     before = json.loads(given.json.read_text())["rows"] if given.json.exists() else []
     new = {(row["part"], row["kind"], row["seed"]) for row in rows}
     rows = [row for row in before if (row["part"], row["kind"], row["seed"]) not in new] + rows
@@ -141,8 +141,8 @@ def main():
     parser.add_argument("--again", metavar="SEED", help="only the trial that has this seed, such as 0/kills/saving/7")
     parser.add_argument("--json", type=lambda name: Path(name).resolve(), help="also write the rows to this file")
     given = parser.parse_args()
-    tqdm.monitor_interval = 0  # no thread of its own: see at_a_time
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the commands; sums in another order are other bits
+    tqdm.monitor_interval = 0  # no thread for it: see at_a_time
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the commands; another order of summation gives other bits
     torch.set_num_threads(1)
     if given.again:
         _, part, kind, _ = given.again.split("/")

@@ -1,8 +1,9 @@
-"""Measures everything that asks for a GPU, in slices of some minutes, and writes a report.
+"""Measures everything that needs a GPU, in slices of some minutes, and writes a report.
 
 python benchmarks/gpu.py --out gpu --minutes 9 [tests engine data training] [-- FLAGS OF THE TRAINING]
 
-Each call goes on where the last one ended. Parts, in this order, but for what is compiled, which comes after the data:
+Each call continues where the last one ended. The parts run in this order, except compiled code, which runs after the
+data:
 
 tests      the tests that need a GPU (tests/test_on_a_gpu.py)
 engine     an update of each official network: seconds, memory, operations, share of the card's rate, largest batch, in
@@ -10,9 +11,9 @@ engine     an update of each official network: seconds, memory, operations, shar
 data       images per second into the card, share of the time waited for them, CLEVR scenes rendered on the card
 training   configs/fast_tetrominoes.yaml, fast_multi_dsprites.yaml and fast_clevr6.yaml, one after another, to their end
 
-A part, or a job such as engine/clevr6 or training/tetrominoes, can be named alone. The folder --out holds all that the
-next call needs, in at most 8 files of at most 16 MB: gpu.json, report.md, curves.png and a checkpoint for each network.
-Copy it to the next machine. The folder --work holds what is made again where it is missing: data and logs.
+A single part, or a job such as engine/clevr6 or training/tetrominoes, can be named. The folder --out has everything
+that the next call needs, in at most 8 files of at most 16 MB: gpu.json, report.md, curves.png and a checkpoint for each
+network. Copy it to the next machine. The folder --work has data and logs, which are made again if they are missing.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # else the question for a GPU would keep it from forked processes
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # else the check for a GPU would make it unusable in forked processes
 
 import torch
 from gpu_data import choices, loading, rendering
@@ -66,7 +67,7 @@ def _with_results(function, network, settings, record):
 
 
 def card(settings: Settings) -> dict:
-    """Returns what the machine is."""
+    """Returns a description of the machine."""
     on_gpu = settings.device == "cuda"
     return {
         "name": torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} thread(s)",
@@ -78,10 +79,10 @@ def card(settings: Settings) -> dict:
 
 
 def asked_for(jobs: list[Job], names: list[str]) -> list[Job]:
-    """Returns the jobs of the parts that are named, or all; what the named ones need is among them.
+    """Returns the jobs of the named parts and those that they depend on; without names all jobs.
 
     Raises:
-        SystemExit: if a name is none.
+        SystemExit: if a name is unknown.
     """
     unknown = [name for name in names if not any(_belongs(job, name) for job in jobs)]
     if unknown:

@@ -1,4 +1,4 @@
-"""Measures how fast images come into a device, how long training waits for them, and how fast CLEVR is rendered."""
+"""Measures the speed of loading images onto a device, the time that training waits for them, and CLEVR's rendering."""
 
 import time
 
@@ -10,12 +10,12 @@ from measured import synchronize
 from iodine_pl.datamodules import ClevrDataModule
 from iodine_pl.datamodules.synthetic.clevr import ClevrGenerator
 
-TRAINED = ("TF32, graphs", "bf16, graphs")  # the ways between which the precision of a training is chosen
-PUBLISHED = 70_000  # scenes of CLEVR that training takes
+TRAINED = ("TF32, graphs", "bf16, graphs")  # the precision of a training is one of these
+PUBLISHED = 70_000  # training scenes of CLEVR
 
 
 def rendering(settings: Settings) -> dict:
-    """Returns how fast CLEVR scenes are rendered on the device, and how far they are from those of the CPU."""
+    """Returns the speed of rendering CLEVR scenes on the device, and their difference from those of the CPU."""
     size, count = (8, 1) if settings.tiny else (128, 512)
     on_device, on_cpu = (ClevrGenerator(size=size, device=device) for device in (settings.device, "cpu"))
     first = next(on_device.scenes(0, min(count, 8)))  # a device is slow at first
@@ -32,10 +32,10 @@ def rendering(settings: Settings) -> dict:
 
 
 def choices(settings: Settings, results: dict) -> dict:
-    """Returns what the training takes over from the measurements before it, so that all of its slices do the same.
+    """Returns the choices that follow from the measurements, so that all slices of a training are the same.
 
-    These are the precision of each network, bfloat16 where its errors hold and it is faster, and the number of CLEVR
-    scenes, of which :data:`RENDERING` seconds may go into.
+    These are the precision of each network, which is bfloat16 if its errors are small enough and it is faster, and the
+    number of CLEVR scenes that can be rendered in :data:`RENDERING` seconds.
     """
     made: dict = {}
     for network in ("tetrominoes", "multi_dsprites", "clevr6"):
@@ -51,7 +51,7 @@ def choices(settings: Settings, results: dict) -> dict:
 
 
 def loading(network: str, settings: Settings, results: dict) -> dict:
-    """Returns the images per second that come into the device, and the share of an update that waits for them."""
+    """Returns the images per second loaded onto the device, and the share of an update that waits for them."""
     start = time.perf_counter()
     data = settings.datamodule(network, results)
     preparing = time.perf_counter() - start
@@ -75,7 +75,7 @@ def loading(network: str, settings: Settings, results: dict) -> dict:
 
 
 def _waiting(network, settings, data, batches, device, limit):
-    """Returns seconds waited for batches, updates, and seconds of all."""
+    """Returns the seconds waited for batches, the number of updates, and all seconds."""
     model = settings.model(network).to(device)
     optimizer = model.configure_optimizers()["optimizer"]
     waited, updates, spent, start = 0.0, 0, 0.0, time.perf_counter()

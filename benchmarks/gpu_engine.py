@@ -1,11 +1,11 @@
-"""Measures the engine on a device: time, memory, operations, the largest batch, and how near its numbers are.
+"""Measures the engine on a device: time, memory, operations, the largest batch, and numerical errors.
 
-An update is measured of each official network in each way to multiply numbers (see measured.Way): with the published
-gradient, with the stopped one, and by plain autograd. Compiling takes long, so that is done with the stopped one alone.
+An update of each official network is measured in each arithmetic (see measured.Way) with the published gradient, with
+the stopped one, and by plain autograd. Compiling takes long, so only the stopped one is compiled.
 
-The rule about numbers is flash-attention's: float64 is the measure, and the error of the fast code may be at most
-twice that of the plain code in the same precision. Errors are those of the likelihoods of all steps and images, and of
-the gradient of all parameters, each as a vector: the norm of the difference by the norm.
+The rule for errors is that of flash-attention: compared with float64, the error of the fast code may be at most twice
+that of the plain code in the same precision. Errors are relative norms, of the likelihoods of all steps and images and
+of the gradient of all parameters, each as one vector.
 """
 
 import statistics
@@ -27,13 +27,13 @@ WAYS = {
 TINY_WAYS = ("fp32", "bf16, graphs")
 MODES = ("plain", "full", "stopped")
 BATCH = 32
-LARGEST = 4096  # images in a batch, at which nobody asks for more
-PATIENCE = 4.0  # seconds of an update, after which no larger batch is tried
+LARGEST = 4096  # images in the largest batch to try
+PATIENCE = 4.0  # seconds of an update at which no larger batch is tried
 TOLERANCE = 2.0
 
 
 def ways(device: str, tiny: bool) -> list[str]:
-    """Returns the names of the ways that a device is asked for: the CPU rounds nothing to TF32."""
+    """Returns the names of the ways to measure on a device; a CPU has no TF32."""
     return [name for name in (TINY_WAYS if tiny else WAYS) if device == "cuda" or WAYS[name].precision != "TF32"]
 
 
@@ -72,9 +72,9 @@ def _row(network: str, way: Way, mode: str, size: int, batch: int, device: str, 
 
 
 def _largest_batch(measured: Measured, how: tuple, most: int) -> str:
-    """Returns the largest batch, of those doubled from the one measured, with which an update fits the memory.
+    """Returns the largest batch whose update fits into memory, by doubling the measured one.
 
-    Where none failed before updates became long, it says that more may fit.
+    If none failed before updates became long, the result says that more may fit.
     """
     fits, took = len(measured.images), 0.0
     try:
@@ -91,7 +91,7 @@ def _largest_batch(measured: Measured, how: tuple, most: int) -> str:
 
 
 def agreement(network: str, way: Way, mode: str, size: int, device: str, batch: int = 1, **small: object) -> dict:
-    """Returns the errors of a mode and of plain autograd in this way, both against float64 on the CPU."""
+    """Returns the errors of a mode and of plain autograd in this way, both compared with float64 on the CPU."""
     plainly = small | ({"input_gradients": "stopped"} if mode == "stopped" else {})
     measure = _numbers(Measured(network, batch, size, "cpu", Way(), "plain", **plainly), torch.float64)
     plain = _numbers(Measured(network, batch, size, device, Way(way.precision), "plain", **plainly))
@@ -106,7 +106,7 @@ def agreement(network: str, way: Way, mode: str, size: int, device: str, batch: 
 def _numbers(measured: Measured, dtype: torch.dtype = torch.float32) -> dict:
     """Returns likelihoods and gradient of a model's first update, in float64 on the CPU."""
     model = measured.model.to(dtype)
-    torch.manual_seed(1)  # the CPU draws for every device
+    torch.manual_seed(1)  # drawn on the CPU for every device
     batch, *shape = measured.images.shape
     images = torch.rand(batch, *shape).to(measured.device, dtype)
     noise = torch.randn(model.noise_shape(batch)).to(measured.device, dtype)

@@ -1,10 +1,11 @@
-"""Estimates how long the full-size recipes take, from what small runs needed: for the first GPU to contradict.
+"""Estimates the duration of the full-size recipes from small runs, to be compared with the first GPU.
 
 python benchmarks/gpu_expected.py --json docs/results/expected.json
 
-The operations of an update are counted at one image, times those of the batch; its launches as launches.py counts them.
-An update then takes the longer of operations / RATE and launches x LAUNCH, both assumed. The ARI is expected between
-as many updates as a small run needed for it (docs/results/learning_*.csv) and the end of the schedule.
+The operations of an update are counted for one image and multiplied by the batch size; launches are counted as by
+launches.py. An update takes the longer of operations / RATE and launches x LAUNCH, with assumed constants. The ARI is
+expected between the number of updates that a small run needed (docs/results/learning_*.csv) and the end of the
+schedule.
 """
 
 import argparse
@@ -28,7 +29,7 @@ OF_CLEVR = (8000, 0.79)  # updates of configs/quickstart_clevr.yaml, whose likel
 
 
 def updates_of_small_run(network: str) -> tuple[int, float]:
-    """Returns after how many updates a small run had an ARI for the first time, and that ARI."""
+    """Returns the number of updates after which a small run first reached an ARI, and this ARI."""
     if network not in CURVES:
         return OF_CLEVR
     file, run, wanted = CURVES[network]
@@ -57,7 +58,7 @@ def estimate(network: str) -> dict:
 
 
 def expected(trainings: dict, results: dict) -> list[str]:
-    """Returns a table that holds what was expected against what came."""
+    """Returns a table of expected and measured values."""
     lines = ["Expected before any GPU was there (docs/gpu.md), and what came:", ""]
     lines.append("| | seconds an update | came | updates to the ARI | came | hours to it | came |")
     lines.append("|---|---:|---:|---:|---:|---:|---:|")

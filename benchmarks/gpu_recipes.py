@@ -1,4 +1,4 @@
-"""The full-size recipes, configs/fast_*.yaml, as the benchmarks of a GPU run them; or as small as a test wants them."""
+"""The full-size recipes, configs/fast_*.yaml, for the benchmarks of a GPU; or tiny ones for a test."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +9,8 @@ from iodine_pl import IODINE, datamodules
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = ("tetrominoes", "multi_dsprites", "clevr6")
-SCORED = 128  # CLEVR scenes for validation, and as many for test; eight are rendered for each, as some do not pass
-RENDERING = 150  # seconds for which CLEVR scenes are rendered, where a machine begins with none
+SCORED = 128  # CLEVR scenes for validation and for test; eight are rendered for each, since some do not pass
+RENDERING = 150  # seconds of rendering CLEVR scenes, if a machine has none
 TINY_NETWORK = {"num_slots": 2, "num_iterations": 1, "latent_size": 4, "decoder_channels": [4], "encoder_channels": [4]}
 TINY_NETWORK |= {"mlp_sizes": [8], "evaluation_iterations": 1}
 TINY_DATA = {"num_train": 8, "num_val": 2, "num_test": 2, "batch_size": 2}
@@ -19,14 +19,14 @@ TINY_TRAINER = {"max_steps": 6, "val_check_interval": 2, "log_every_n_steps": 1}
 
 @dataclass(frozen=True)
 class Settings:
-    """Says where and how large.
+    """Holds folders, device and size.
 
     Args:
-        out: folder of what the next slice needs.
-        work: folder of what can be made again: data, logs.
+        out: folder with everything that the next slice needs.
+        work: folder of data and logs, which can be made again.
         device: ``cuda`` or ``cpu``.
-        tiny: everything as small as it goes.
-        flags: further ones of the training.
+        tiny: use the smallest sizes.
+        flags: further flags of the training.
     """
 
     out: Path
@@ -66,10 +66,10 @@ class Settings:
         return IODINE(**arguments | (TINY_NETWORK if self.tiny else {}) | changed)
 
     def updates(self, network: str) -> int:
-        """Returns how many updates the recipe trains for."""
+        """Returns the number of updates of the recipe."""
         of_file = yaml.safe_load(self.config(network).read_text())["trainer"]["max_steps"]
         return TINY_TRAINER["max_steps"] if self.tiny else of_file
 
     def images_of_update(self, network: str) -> int:
-        """Returns how many images the recipe's update sees."""
+        """Returns the number of images in an update of the recipe."""
         return TINY_DATA["batch_size"] if self.tiny else self._of_file(network, "data")[1]["batch_size"]

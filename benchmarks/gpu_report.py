@@ -1,4 +1,4 @@
-"""Writes what the jobs of gpu.py returned as a page of Markdown, and draws the curves of the trainings."""
+"""Writes the results of gpu.py as a page of Markdown, and draws the curves of the trainings."""
 
 from gpu_expected import expected
 from gpu_recipes import NETWORKS, Settings
@@ -9,7 +9,7 @@ from iodine_pl.files.atomic import written_beside
 
 
 def write_report(record: Record, settings: Settings) -> None:
-    """Writes ``report.md``, ``curves.png`` where there is a curve, and how far trainings are into ``gpu.json``."""
+    """Writes ``report.md``, ``curves.png`` if there is a curve, and the progress of trainings into ``gpu.json``."""
     trainings = {}
     for network in NETWORKS:
         found = record.results.get(f"training/{network}") or progress(network, settings)

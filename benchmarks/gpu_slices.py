@@ -1,7 +1,7 @@
-"""Runs a list of jobs in slices of some minutes: each goes on where the last one ended, in whatever process that was.
+"""Runs a list of jobs in slices of some minutes; each slice continues where the last one ended, in any process.
 
-A job is done in a process of its own, forked from this one, so that what a job leaves on the GPU ends with it and the
-libraries are imported once. This process itself must not touch the GPU: a forked one could then not use it.
+Each job runs in a process forked from this one, so that its GPU memory is freed at its end and the libraries are
+imported once. This process itself must not use the GPU, since forked processes could then not use it.
 """
 
 import ctypes
@@ -18,24 +18,24 @@ from typing import NamedTuple
 from iodine_pl.cli.errors import sentence_of
 from iodine_pl.files.atomic import written_beside
 
-GRACE = 25.0  # seconds before the end of a slice at which its job is told to save; saving takes some
+GRACE = 25.0  # seconds before the end of a slice at which its job must save
 
 
 class Job(NamedTuple):
-    """Is done once; what it returns goes into the record."""
+    """Is run once; its result goes into the record."""
 
     name: str
     function: Callable
-    """Of the record; returns what JSON can hold."""
+    """Takes the record, and returns a result for JSON."""
     resumes: bool = False
-    """Whether it saves at SIGTERM and goes on from there; otherwise what is cut off twice is given up."""
+    """Whether it saves at SIGTERM and continues from there; otherwise it is given up after two interruptions."""
 
 
 class Record:
-    """Keeps what the jobs returned in one file, which is whole at any moment.
+    """Keeps the results of the jobs in one file, which is complete at any moment.
 
     Args:
-        path: the file; made where there is none.
+        path: the file; made if it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,12 +53,12 @@ class Record:
 
 
 def work_off(jobs: list[Job], record: Record, seconds: float) -> None:
-    """Does the jobs that are not done yet, in their order, until the seconds are over.
+    """Runs the unfinished jobs in order until the time is over.
 
     Args:
-        jobs: those asked for.
-        record: says what is done; saved after each job.
-        seconds: of this slice. What runs at their end is cut off; a job that resumes is asked to save before.
+        jobs: the jobs.
+        record: has the finished jobs; saved after each job.
+        seconds: of this slice. At the end the running job is interrupted; a job that resumes must save before.
     """
     begin = time.monotonic()
     this = {"began": time.strftime("%Y-%m-%d %H:%M:%S"), "seconds": 0.0, "jobs": []}
@@ -84,7 +84,7 @@ def work_off(jobs: list[Job], record: Record, seconds: float) -> None:
 
 
 def _in_fork(job: Job, record: Record, seconds: float) -> dict | None:
-    """Returns what a job returned in a process of its own; None if it ended without, or the seconds were over."""
+    """Returns the result of a job in a forked process; None if it ended without one, or the time was over."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_do, args=(job, record, theirs))
@@ -104,8 +104,8 @@ def _in_fork(job: Job, record: Record, seconds: float) -> dict | None:
 
 
 def _do(job: Job, record: Record, connection) -> None:
-    """Does a job, and sends what it returned or what was wrong."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: it is told when nobody waits for it any more
+    """Runs a job, and sends its result or error."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: signals it when its parent ends
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, signal.SIG_DFL)
     try:

@@ -24,11 +24,11 @@ class Outcomes:
 
 
 def tests(settings: Settings) -> dict:
-    """Returns how many passed, failed and were skipped, and what the failures said."""
+    """Returns the numbers of passed, failed and skipped tests, and the messages of the failures."""
     os.environ["TESTED_DEVICE"] = settings.device
     outcomes = Outcomes()
     few = ["-k", "evaluation"] if settings.tiny else []
-    # Libraries that are loaded already, and other versions than the developers', may warn of anything.
+    # Libraries that are already loaded, or of other versions, may give any warnings.
     quiet = ["-q", "-p", "no:cacheprovider", "-W", "default"]
     pytest.main([str(FILE), "-c", str(ROOT / "pyproject.toml"), *quiet, *few], [outcomes])
     if not outcomes.counts:

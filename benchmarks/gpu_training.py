@@ -1,7 +1,7 @@
 """Trains the full-size recipes, slice by slice, from one file each.
 
-All that the next slice needs is in the checkpoint: the curve of validation scores and the seconds spent are saved with
-the weights, so they are of one moment. Work since the last save is lost when the machine is.
+The checkpoint has everything that the next slice needs: the curve of validation scores and the time spent are saved
+with the weights, so that they are consistent. If the machine is lost, the work since the last save is lost.
 """
 
 import json
@@ -22,7 +22,7 @@ SAVING = 1.0  # minutes between saves
 
 
 class KeptCheckpoint(LastCheckpoint):
-    """Saves to a file that does not lie in the run's folder, and after each validation, not before: with its scores."""
+    """Saves to a file outside of the run's folder, and after each validation instead of before, with its scores."""
 
     def __init__(self, file: str, every_n_minutes: float | None = SAVING, every_n_train_steps: int | None = None):
         super().__init__(every_n_minutes, every_n_train_steps)
@@ -40,9 +40,9 @@ class KeptCheckpoint(LastCheckpoint):
 
 
 class Curve(Checkpoint):
-    """Notes every validation and the seconds of training, validation included; a checkpoint keeps both.
+    """Records every validation and the seconds of training with validation; a checkpoint keeps both.
 
-    It is a Checkpoint because Lightning calls these after all others, so that the scores are known.
+    It is a Checkpoint because Lightning calls these last, when the scores are known.
     """
 
     def __init__(self) -> None:
@@ -72,12 +72,12 @@ class Curve(Checkpoint):
 
 
 def kept(settings: Settings, network: str) -> Path:
-    """Returns the file from which the training of a network goes on."""
+    """Returns the file from which the training of a network continues."""
     return settings.out / f"{network}.ckpt"
 
 
 def train(network: str, settings: Settings, results: dict) -> dict:
-    """Trains a recipe from where it is to its end, and returns its curve, seconds and test scores."""
+    """Continues the training of a recipe to its end, and returns its curve, seconds and test scores."""
     prepare_process()
     file = kept(settings, network)
     arguments = _arguments(network, settings, results)
@@ -94,7 +94,7 @@ def train(network: str, settings: Settings, results: dict) -> dict:
 
 
 def _arguments(network: str, settings: Settings, results: dict) -> list[str]:
-    """Returns the flags of every command about a network."""
+    """Returns the flags that all commands for a network share."""
     flags: dict[str, Any] = {
         "trainer.default_root_dir": str(settings.work / "runs"),
         "trainer.accelerator": "gpu" if settings.device == "cuda" else "cpu",
@@ -113,7 +113,7 @@ def _arguments(network: str, settings: Settings, results: dict) -> list[str]:
 
 
 def progress(network: str, settings: Settings) -> dict | None:
-    """Returns how far a training has come by its last save; None if it has not begun."""
+    """Returns the progress of a training at its last save; None if it has not begun."""
     file = kept(settings, network)
     if not file.exists():
         return None

@@ -1,10 +1,10 @@
-"""Counts the operations that an update hands to the device, and where they come from.
+"""Counts the operations that an update launches on the device, by their origin.
 
 python benchmarks/launches.py [--network tetrominoes] [--optimizer muon] [--device cuda]
 
-An operation is what torch dispatches below autograd; views and empty tensors, which start nothing on a device, are
-left out. Networks, likelihood and optimizer are counted where they run forward; "inner gradient" is what autograd does
-inside the forward pass, "final gradient" what it does after it. The nodes are those of the graph of the loss.
+An operation is one that torch dispatches below autograd. Views and empty tensors, which launch nothing, are left out.
+Networks, likelihood and optimizer are counted in their forward computation. "inner gradient" is autograd inside the
+forward pass, "final gradient" autograd after it. The nodes are those of the graph of the loss.
 """
 
 import argparse
@@ -28,7 +28,7 @@ STARTS_NOTHING = {
 
 
 class Launches(TorchDispatchMode):
-    """Counts operations by the part of an update that asks for them."""
+    """Counts operations by the part of an update that launches them."""
 
     def __init__(self):
         super().__init__()
@@ -49,7 +49,7 @@ class Launches(TorchDispatchMode):
             self.part = before
 
     def named(self, owner, name, part):
-        """Counts what a function does as that part, while the patch that is returned is in place."""
+        """Returns a patch that counts a function's operations for this part."""
         function = getattr(owner, name)
 
         def counted(*args, **kwargs):

@@ -1,24 +1,24 @@
-"""Trains a list of variants for the same time, over several seeds, and draws how soon each learns.
+"""Trains a list of variants for the same time with several seeds, and draws their learning curves.
 
 python benchmarks/learning.py benchmarks/learning/first_look.yaml --jobs 2 --csv docs/results/learning_first_look.csv \
     --plot docs/results/learning_first_look.png
 
-The YAML file says what is compared:
+The YAML file describes the comparison:
 
     base: configs/quickstart.yaml       configuration of all runs
-    seconds: 300                        of training in each run, validation and pictures not counted
-    images: 100000                      or images, or
-    updates: 5000                       updates; whichever is given and comes first
-    threads: 1                          of each run; --jobs of them run at a time
+    seconds: 300                        of training in each run, without validation and pictures
+    images: 100000                      or number of images, or
+    updates: 5000                       number of updates; the first limit that is reached
+    threads: 1                          of each run; --jobs runs at a time
     seeds: [0, 1]
-    runs:                               name: what is different, as flags of train.py
+    runs:                               name: differing flags of train.py
       reference: {}
       wider: {model.pixel_scale: 0.3}
 
-Every validation adds a row to the CSV file when its run has ended: run, seed, updates, images, seconds, foreground ARI,
-ARI of all pixels, ELBO, MSE, entropy of the masks. Runs that have come to their end in that file are not trained again,
-so an interrupted comparison goes on. A run that fails is reported, and the others go on. Whatever stops the comparison
-stops its runs.
+At the end of a run, each of its validations adds a row to the CSV file: run, seed, updates, images, seconds, foreground
+ARI, ARI of all pixels, ELBO, MSE, entropy of the masks. Finished runs in that file are not trained again, so an
+interrupted comparison continues. A failed run is reported, and the others continue. Stopping the comparison stops its
+runs.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ LIMITS = ("seconds", "images", "updates")
 
 
 class Budget(pl.Callback):
-    """Stops a run after so much training, or when nobody waits for it any more, and notes every validation."""
+    """Stops a run at its limit or when the comparison has ended, and records every validation."""
 
     def __init__(self, file: str, seconds: float, images: float, updates: float) -> None:
         self.file = Path(file)
@@ -83,7 +83,7 @@ class Budget(pl.Callback):
 
 
 def train(base: Path, changes: dict, seed: int, limits: dict, threads: int) -> list[dict]:
-    """Trains one variant in this process, in a folder that is thrown away, and returns its rows."""
+    """Trains one variant in this process, in a temporary folder, and returns its rows."""
     from iodine_pl.cli import prepare_process, run_command
 
     prepare_process()
@@ -107,7 +107,7 @@ def train(base: Path, changes: dict, seed: int, limits: dict, threads: int) -> l
 
 
 def report_of(connection, *arguments) -> None:
-    """Sends the rows of a run, or what went wrong, to the process that started this one."""
+    """Sends the rows or the error of a run to the parent process."""
     try:
         connection.send((train(*arguments), None))
     except Exception as error:
@@ -115,7 +115,7 @@ def report_of(connection, *arguments) -> None:
 
 
 def compare(plan: dict, file: Path, jobs: int) -> None:
-    """Trains what the plan asks for and is not in the file yet."""
+    """Trains the runs of the plan that are not in the file yet."""
     done = {(row["run"], int(row["seed"])) for row in read(file) if row["end"] == "yes"}
     todo = [(run, seed) for seed in plan["seeds"] for run in plan["runs"] if (run, seed) not in done]
     limits = {name: plan.get(name, 1e12) for name in LIMITS}
@@ -166,7 +166,7 @@ def read(file: Path) -> list[dict]:
 
 
 def table(rows: list[dict]) -> str:
-    """Says of every variant how far it came: mean, least and most over the seeds at the end, and its speed."""
+    """Prints the result of every variant: mean, minimum and maximum over the seeds at the end, and its speed."""
     heads = f"{'ari_fg':>7s} {'least':>7s} {'most':>7s} {'mse':>7s} {'elbo':>9s} {'images/s':>9s}"
     lines = [f"{'run':32s} {'seeds':>5s} {heads}"]
     for run in dict.fromkeys(row["run"] for row in rows):
@@ -200,7 +200,7 @@ def draw(rows: list[dict], file: Path) -> None:
                     axis.plot(x, y, color=color, lw=1, label=run if first else None)
                     axis.set(xlabel=f"{by} of training" if by == "seconds" else by, ylabel=what)
     axes[0, 0].legend(fontsize=7)
-    for axis in axes[1]:  # the first values are far below all others
+    for axis in axes[1]:  # the first values are far from all others
         values = sorted(float(row["elbo"]) for row in rows)
         axis.set_ylim(values[len(values) // 10], values[-1] + 0.05 * (values[-1] - values[len(values) // 10]))
     figure.savefig(file, dpi=90)

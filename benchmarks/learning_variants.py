@@ -1,4 +1,4 @@
-"""IODINE with one thing changed that is no argument of it, for benchmarks/learning/questions.yaml."""
+"""Variants of IODINE that no argument covers, for benchmarks/learning/questions.yaml."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from iodine_pl import IODINE, optim
 
 
 class EqualWeights(IODINE):
-    """All states but the first count the same in the loss, in place of t/T. For input_gradients full alone."""
+    """All states but the first have equal weights in the loss, instead of t/T. Only for input_gradients full."""
 
     def loss(self, batch, noise=None):
         result = self(batch, noise=noise)
@@ -19,7 +19,7 @@ class EqualWeights(IODINE):
 
 
 class LastState(IODINE):
-    """The last state alone counts in the loss. For input_gradients full alone."""
+    """Only the last state is in the loss. Only for input_gradients full."""
 
     def loss(self, batch, noise=None):
         result = self(batch, noise=noise)
@@ -28,7 +28,7 @@ class LastState(IODINE):
 
 
 class WarmUp(IODINE):
-    """The learning rate grows from nothing in the first 200 updates."""
+    """The learning rate grows from zero over the first 200 updates."""
 
     def configure_optimizers(self):
         configured = super().configure_optimizers()
@@ -47,7 +47,7 @@ class GrowingT(IODINE):
 
 
 class NarrowStart(IODINE):
-    """The first posterior has a variance of 0.05 in place of about 0.7: slots begin nearly alike."""
+    """The first posterior has a variance of 0.05 instead of about 0.7: slots begin nearly alike."""
 
     start = -3.0
 
@@ -63,7 +63,7 @@ class WideStart(NarrowStart):
 
 
 class FiveOfJordan(IODINE):
-    """Muon with the five steps of Jordan et al. in place of three of Polar Express."""
+    """Muon with the five steps of Jordan et al. instead of three of Polar Express."""
 
     coefficients = ((3.4445, -4.7750, 2.0315),) * 5
 
@@ -73,13 +73,13 @@ class FiveOfJordan(IODINE):
 
 
 class FourOfPolarExpress(FiveOfJordan):
-    """Muon with four steps of Polar Express in place of three."""
+    """Muon with four steps of Polar Express instead of three."""
 
     coefficients = (*optim.COEFFICIENTS, (3.3184196573706015, -2.488488024314874, 0.51004894012372))
 
 
 class LowMomentum(IODINE):
-    """Muon with a momentum of 0.9 in place of 0.95."""
+    """Muon with a momentum of 0.9 instead of 0.95."""
 
     def _make_optimizer(self, rates):
         optimizer = super()._make_optimizer(rates)

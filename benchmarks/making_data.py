@@ -1,4 +1,4 @@
-"""Measures how fast scenes are generated and TFRecords are read, per second of processor time on one core.
+"""Measures the speed of generating scenes and reading TFRecords, per second of processor time on one core.
 
 python benchmarks/making_data.py
 """
@@ -35,7 +35,7 @@ def masked_crc(data):
 
 
 def write_records(path, features, count):
-    """Writes records of smooth noise, every byte a string of length one, as in DeepMind's files."""
+    """Writes records of smooth noise with every byte as a string of length one, as in DeepMind's files."""
     rng = np.random.default_rng(0)
     compress = zlib.compressobj(6, wbits=31)
     with path.open("wb") as file:
@@ -58,7 +58,7 @@ def write_records(path, features, count):
 
 
 def rate(blocks):
-    """Returns what comes in the blocks per second of processor time."""
+    """Returns the number of items in the blocks per second of processor time."""
     start, count = time.process_time(), 0
     for block in blocks:
         count += len(block[0]) if isinstance(block, tuple) else 1

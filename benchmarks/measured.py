@@ -1,6 +1,6 @@
-"""Measures an update and an evaluation of IODINE, for the benchmarks: time, memory, operations, on any device.
+"""Measures time, memory and operations of an update and an evaluation of IODINE on any device, for the benchmarks.
 
-A mode is a way to differentiate (see engine.py); a way is a precision, with or without the compiler.
+A mode is a way to differentiate (see engine.py). A way is a precision, with or without the compiler.
 """
 
 import contextlib
@@ -34,11 +34,11 @@ PHASES = ("train", "evaluate")
 
 @dataclass(frozen=True)
 class Way:
-    """Says how numbers are multiplied.
+    """Describes the arithmetic of a measurement.
 
     Args:
-        precision: ``fp32``; ``TF32``: float32 whose products a GPU rounds to 10 bits, which torch allows itself in
-            convolutions where nothing is said; ``bf16``: autocast, as ``--trainer.precision bf16-mixed``.
+        precision: ``fp32``; ``TF32``: float32 with products rounded to 10 bits by a GPU, torch's default for
+            convolutions; ``bf16``: autocast, as with ``--trainer.precision bf16-mixed``.
         compiled, graphs: ``compile_networks`` and ``cuda_graphs`` of the model.
     """
 
@@ -48,12 +48,12 @@ class Way:
 
     @property
     def transformed(self):
-        """Returns whether an update runs as something else than its operations, one by one."""
+        """Returns whether an update is compiled or recorded instead of run operation by operation."""
         return self.compiled or self.graphs
 
     @contextlib.contextmanager
     def chosen(self):
-        """Has the GPU round products, or not, while the block runs."""
+        """Turns the rounding of products on a GPU on or off within the block."""
         settings = (torch.backends.cuda.matmul, torch.backends.cudnn)
         before = [each.allow_tf32 for each in settings]
         for each in settings:
@@ -71,12 +71,12 @@ class Way:
 
     @property
     def dtype(self):
-        """Returns the type that convolutions multiply in."""
+        """Returns the dtype of the convolutions."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
 
 class Operations(TorchDispatchMode):
-    """Counts floating-point operations. Torch's FlopCounterMode cannot: it refuses an autograd.grad to a leaf."""
+    """Counts floating-point operations; torch's FlopCounterMode fails at an autograd.grad to a leaf."""
 
     def __init__(self):
         super().__init__()
@@ -94,12 +94,12 @@ class Measured:
     """Runs one mode of one network.
 
     Args:
-        network: an official one, at its size or another.
-        batch, size: of the images; their side.
-        device: where.
-        way: how numbers are multiplied; plain autograd is neither compiled nor recorded.
+        network: name of an official one.
+        batch, size: number and side of the images.
+        device: of the measurement.
+        way: its arithmetic; plain autograd is neither compiled nor recorded.
         mode: one of ``MODES``.
-        arguments: further ones of the model.
+        arguments: further arguments of the model.
     """
 
     def __init__(self, network, batch, size, device, way, mode, **arguments):
@@ -129,7 +129,7 @@ class Measured:
             synchronize(self.device)
 
     def seconds(self, *how):
-        """Returns the times of two runs, after another: the first after a pause is slower."""
+        """Returns the times of two runs after a first one, which is slower after a pause."""
         times = []
         for _ in range(3):
             start = time.perf_counter()
@@ -143,7 +143,7 @@ class Measured:
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             self.run(*how)
-            if self.way.graphs:  # they keep all that they ever needed
+            if self.way.graphs:  # they keep all of their memory
                 return torch.cuda.memory_reserved() - self.reserved
             return torch.cuda.max_memory_allocated() - before
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
@@ -163,7 +163,7 @@ class Measured:
 
 
 def synchronize(device):
-    """Waits until a GPU has done what it was given."""
+    """Waits until a GPU has finished its work."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
 

@@ -1,4 +1,4 @@
-"""Measures what processes of one training tell each other, and holds a model of their speed against 1, 2 and 4 of them.
+"""Measures the communication among the processes of a training, and compares a model of their speed with measurements.
 
 python benchmarks/scaling.py [--json docs/results/scaling.json]
 
@@ -37,7 +37,7 @@ NUMBERS = (1, 1 << 12, 1 << 16, 1 << 19, 1 << 21)  # float32 in a sum
 
 
 class Device(NamedTuple):
-    """Says what is assumed of GPUs and of what joins them."""
+    """Holds the assumptions about GPUs and their network."""
 
     rate: float = RATE
     """Operations per second."""
@@ -50,7 +50,7 @@ class Device(NamedTuple):
 
 
 def in_processes(count, function, *arguments):
-    """Runs a function in so many processes of one gloo group, a thread each, and returns what the first returns."""
+    """Runs a function in processes of one gloo group with one thread each, and returns the first one's result."""
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = context.Pipe(duplex=False)
@@ -79,7 +79,7 @@ def _one(rank, count, folder, connection, function, arguments):
 
 
 def shared_model(network, counted=None, **changed):
-    """Returns a recipe's model, and it under DistributedDataParallel, which counts the bytes that it sums."""
+    """Returns a recipe's model, and its DistributedDataParallel wrapper, which counts the bytes that it sums."""
     model = Settings(Path(), Path()).model(network, **changed)
     shared = DistributedDataParallel(model)
 

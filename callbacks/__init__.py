@@ -1,4 +1,4 @@
-"""Callbacks that watch and save a run. One of them averages weights; the others change nothing in it."""
+"""Callbacks that monitor and save a run. Only LateAveraging changes the training."""
 
 from iodine_pl.callbacks.adjusted_rand_index import AdjustedRandIndex
 from iodine_pl.callbacks.best_checkpoint import BestCheckpoint

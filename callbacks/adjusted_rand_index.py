@@ -12,17 +12,17 @@ from iodine_pl.callbacks.label_scores import LabelScores
 __all__ = ["AdjustedRandIndex"]
 
 _ASSIGNS = {"ari_fg": "masks", "ari": "masks", "ari_fg_responsibilities": "responsibilities"}
-"""What of a decomposition gives each pixel to a slot."""
+"""Score -> the field of a decomposition that assigns pixels to slots."""
 
 
 class AdjustedRandIndex(LabelScores):
     """Logs ``val/ari_fg`` (foreground pixels only, the paper's) and ``val/ari`` (all pixels), likewise ``test/…``.
 
-    Both give each pixel to the slot with the largest mask. ``val/ari_fg_responsibilities`` gives it to the slot that
-    explains it best, where the module says so: the difference is what is lost by slots that share pixels.
+    Both assign each pixel to the slot with the largest mask. ``val/ari_fg_responsibilities`` assigns it to the slot
+    that explains it best, if the module returns responsibilities. The difference is due to slots that share pixels.
 
-    Images without foreground are left out of ``ari_fg`` and counted in ``val/ari_fg_skipped``. What batches and module
-    must have: see :class:`iodine_pl.callbacks.label_scores.LabelScores`.
+    Images without foreground are left out of ``ari_fg`` and counted in ``val/ari_fg_skipped``. For what batches and
+    module must have, see :class:`iodine_pl.callbacks.label_scores.LabelScores`.
     """
 
     scores = "adjusted Rand index"
@@ -44,6 +44,6 @@ class AdjustedRandIndex(LabelScores):
         found: dict[str, Tensor | float] = {}
         for name, metric in self._indices.items():
             value = metric.compute().float()
-            if _ASSIGNS[name] == "masks" or not value.isnan():  # of a module without responsibilities it is
+            if _ASSIGNS[name] == "masks" or not value.isnan():  # NaN if the module has no responsibilities
                 found[name] = value
         return found | {"ari_fg_skipped": float(self._indices["ari_fg"].images_skipped)}

@@ -1,4 +1,4 @@
-"""Keeps the best checkpoint, also of data without labels."""
+"""Keeps the best checkpoint, also for data without labels."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["BestCheckpoint"]
 class BestCheckpoint(ModelCheckpoint):
     """Keeps ``checkpoints/best.ckpt``, by a metric that some data do not have.
 
-    Training that goes on compares with the score that ``best.ckpt`` itself holds. The checkpoint that it goes on from
-    may have been saved before the validation that found this score, or in another folder.
+    A resumed training compares with the score in ``best.ckpt`` itself, since the checkpoint that it resumes from may
+    have been saved before the validation with this score, or in another folder.
 
     Args:
         monitor: the metric.
-        fallback: the one that is taken if validation did not log ``monitor``.
+        fallback: the metric to use if validation did not log ``monitor``.
         filename: without its ending.
-        mode: ``max``: the highest is best, of both metrics; ``min``: the lowest.
-        arguments: further ones of Lightning's ModelCheckpoint.
+        mode: ``max``: the highest value is best, for both metrics; ``min``: the lowest.
+        arguments: further arguments of Lightning's ModelCheckpoint.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class BestCheckpoint(ModelCheckpoint):
         mode: str = "max",
         **arguments: Any,
     ) -> None:
-        # Saved after validation, which has the metric; always under one name.
+        # Saved after validation, which computes the metric, and always under the same name.
         super().__init__(
             monitor=monitor,
             filename=filename,
@@ -48,11 +48,11 @@ class BestCheckpoint(ModelCheckpoint):
             **arguments,
         )
         self.fallback = fallback
-        self._chosen_by: str | None = None  # the metric of the score that a file holds
+        self._chosen_by: str | None = None  # the metric of the score in the file
 
     @property
     def state_key(self) -> str:
-        """Names the state in a checkpoint, whichever metric it came to be of."""
+        """Key of the state in a checkpoint, the same for both metrics."""
         return type(self).__qualname__
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -62,10 +62,10 @@ class BestCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes nothing from the checkpoint that training goes on from: see :meth:`on_fit_start`."""
+        """Ignores the state in the checkpoint that training resumes from; see :meth:`on_fit_start`."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the score from the file that is there.
+        """Reads the score from an existing file.
 
         Raises:
             CheckpointError: if the file is damaged.
@@ -94,7 +94,9 @@ class BestCheckpoint(ModelCheckpoint):
             )
             self.monitor = self.fallback
         if self._chosen_by not in (None, self.monitor):  # scores of two metrics cannot be compared
-            rank_zero_info(f"{self.best_model_path} was chosen by {self._chosen_by}; now {self.monitor} chooses anew.")
+            rank_zero_info(
+                f"{self.best_model_path} was chosen by {self._chosen_by}; from now on {self.monitor} decides."
+            )
             self.best_k_models = {}
         self._chosen_by = None
         super().on_validation_end(trainer, pl_module)

@@ -1,4 +1,4 @@
-"""What the callbacks ask of a LightningModule: a forward that is declared to return a decomposition."""
+"""What the callbacks need of a LightningModule: a forward that is annotated to return a decomposition."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def require_fields(callback: pl.Callback, module: pl.LightningModule, *fields: s
     """Checks that the module's ``forward`` is annotated with a return type that has these fields.
 
     Raises:
-        MisconfigurationException: if not, before anything has run.
+        MisconfigurationException: if not, before anything is run.
     """
     try:
         returned = get_type_hints(type(module).forward).get("return")
@@ -34,7 +34,7 @@ def require_fields(callback: pl.Callback, module: pl.LightningModule, *fields: s
 
 
 def decomposition_of(module: pl.LightningModule, batch: Any, outputs: Any) -> Any:
-    """Returns the decomposition that the step returned; calls ``forward`` if the step returned none."""
+    """Returns the step's decomposition; calls ``forward`` if the step did not return one."""
     return outputs if hasattr(outputs, "masks") else module(batch)
 
 
@@ -47,7 +47,7 @@ def decompose(module: pl.LightningModule, batch: Any, batch_idx: int, **options:
 
     Args:
         module: the model.
-        batch: the whole batch that the step was given.
+        batch: the whole batch of the step.
         batch_idx: its position, which keys the noise where the batch has no ``index``.
         options: of the module's ``decompose``, or of its ``forward``.
 
@@ -69,14 +69,14 @@ def decompose(module: pl.LightningModule, batch: Any, batch_idx: int, **options:
 
 
 def decomposed_mean(module: pl.LightningModule, result: Any) -> Any:
-    """Decodes the posterior's mean in place of the sample: masks, means and reconstruction are others.
+    """Decodes the posterior's mean instead of the sample, which changes masks, means and reconstruction.
 
     Args:
         module: the model.
         result: its decomposition of a batch.
 
     Returns:
-        What was given, with these fields replaced; None if the module has no ``decode(latents, height, width)``.
+        ``result`` with these fields replaced; None if the module has no ``decode(latents, height, width)``.
     """
     decode = getattr(module, "decode", None)
     if decode is None:

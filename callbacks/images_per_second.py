@@ -1,4 +1,4 @@
-"""Logs how fast training goes."""
+"""Logs the speed of training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["ImagesPerSecond"]
 
 
 class ImagesPerSecond(pl.Callback):
-    """Logs ``train/images_per_second`` of all processes together, validation and saving left out.
+    """Logs ``train/images_per_second`` of all processes together, without validation and saving.
 
     It is a mean over the ``log_every_n_steps`` of the Trainer. Images are counted by the length of ``batch["image"]``,
     or of the batch if that is a tensor.

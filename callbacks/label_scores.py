@@ -1,4 +1,4 @@
-"""What the callbacks share that score decompositions by true labels in validation and test."""
+"""The base class of callbacks that score decompositions by true labels in validation and test."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = ["LabelScores"]
 
 
 class LabelScores(pl.Callback):
-    """Logs means over all images, each counted once, so the same on any number of processes.
+    """Logs means over all images, each counted once, so that they do not depend on the number of processes.
 
-    It needs batches that are dicts with ``label`` (B, H, W), or (B, T+1, H, W) of sequences, whose last frame counts;
-    and a module whose ``forward`` is annotated to return something with ``masks`` (B, K, H, W). What
-    ``validation_step`` returns is used if it has them, else ``forward`` is called.
+    It needs batches that are dicts with ``label`` (B, H, W), or (B, T+1, H, W) for sequences, whose last frame is
+    scored. The module's ``forward`` must be annotated to return an object with ``masks`` (B, K, H, W). If
+    ``validation_step`` returns such an object, it is used; else ``forward`` is called.
 
     Args:
         metrics: updated by :meth:`add`.
     """
 
     scores: ClassVar[str]
-    """What is logged, in words."""
+    """Name of the scores in messages."""
     in_bar: ClassVar[tuple[str, ...]] = ()
-    """The names of those that the progress bar shows."""
+    """The names of the scores in the progress bar."""
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
         self._metrics = metrics
@@ -39,11 +39,11 @@ class LabelScores(pl.Callback):
 
     @abstractmethod
     def add(self, label: Tensor, result: Any) -> None:
-        """Updates the metrics by a batch: true ``label`` (B, H, W), and its decomposition."""
+        """Updates the metrics with the true ``label`` (B, H, W) and the decomposition of a batch."""
 
     @abstractmethod
     def means(self) -> Mapping[str, Tensor | float]:
-        """Returns what to log, by name without the stage."""
+        """Returns name -> value to log; names are without the stage."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         require_fields(self, pl_module, "masks")
@@ -83,5 +83,5 @@ class LabelScores(pl.Callback):
         if self._said_no_labels:
             return
         for name, value in self.means().items():
-            # Already the same on all processes; Lightning wants to hear it.
+            # Already the same on all processes; sync_dist tells Lightning so.
             pl_module.log(f"{stage}/{name}", value, prog_bar=name in self.in_bar, sync_dist=True)

@@ -17,10 +17,10 @@ __all__ = ["LastCheckpoint"]
 class LastCheckpoint(Checkpoint):
     """Writes ``checkpoints/last.ckpt`` in the run's folder every few minutes or steps, and when training stops.
 
-    Lightning's ModelCheckpoint does not save when a run stops in the middle of an epoch. A checkpoint is saved before
-    each validation too, as nothing is saved while one runs. Training that goes on from a checkpoint without the
-    validation of its own update runs this validation first. At the end of a run the checkpoint is saved after the
-    validation, because a run that has ended runs nothing more: list the callback after BestCheckpoint.
+    Lightning's ModelCheckpoint does not save when a run stops in the middle of an epoch. A checkpoint is also saved
+    before each validation, since nothing is saved during one. If a checkpoint's update has not been validated, a
+    training resumed from it runs this validation first. At the end of a run the checkpoint is saved after the last
+    validation, since a finished run cannot be resumed: list the callback after BestCheckpoint.
 
     Args:
         every_n_minutes: time between two saves; None: not by time.
@@ -33,7 +33,7 @@ class LastCheckpoint(Checkpoint):
         self.saved = False
         self._saved_at_step = 0
         self._saved_at_time = 0.0
-        self._validation_due = False  # of the update that the checkpoint has
+        self._validation_due = False  # of the checkpoint's update
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.path = run_folder(trainer) / "checkpoints" / "last.ckpt"
@@ -49,10 +49,10 @@ class LastCheckpoint(Checkpoint):
         self._saved_at_time = time.monotonic()
         if self._validation_due:
             validate = trainer.fit_loop.epoch_loop.val_loop
-            validate.restarting = False  # its progress in the checkpoint is that of the validation before
+            validate.restarting = False  # its saved progress is that of the validation before
             trainer.validating = True
             validate.run()
-            validate._has_run = False  # else the Trainer takes an epoch at whose end it goes on for done, for ever
+            validate._has_run = False  # else the Trainer takes an epoch that it resumes at the end for done, forever
             trainer.training = True
 
     def on_train_batch_end(
@@ -68,7 +68,7 @@ class LastCheckpoint(Checkpoint):
         loop = trainer.fit_loop
         self._validation_due = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
         if ends(trainer):
-            # Not in on_train_end: the Trainer then takes the epoch that it left in the middle for a whole one.
+            # Not in on_train_end, when the Trainer takes an unfinished epoch for a whole one.
             due = not self._validation_due
         if due:
             self.save(trainer)
@@ -83,7 +83,7 @@ class LastCheckpoint(Checkpoint):
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Saves at the end of a training batch; every process must call."""
+        """Saves at the end of a training batch; every process must call it."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._saved_at_step = trainer.global_step
@@ -93,7 +93,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def ends(trainer: pl.Trainer) -> bool:
-    """Tells after a training batch, and in the validation that follows it, whether training ends with it."""
+    """Tells whether training ends with the last batch or the validation that follows it."""
     last_epoch = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
     return last_epoch or trainer.global_step == trainer.max_steps or trainer.should_stop
 

@@ -11,15 +11,14 @@ __all__ = ["LateAveraging"]
 
 
 class LateAveraging(EMAWeightAveraging):
-    """Averages the weights from an update on; until then the weights themselves are validated, saved and kept.
+    """Averages the weights from a given update on; until then the current weights are validated and saved.
 
-    Lightning's own callback has the weights of before the first update as its average until it begins, and validates,
-    saves and ends with these.
+    Lightning's own callback validates and saves the initial weights as the average until the averaging begins.
 
     Args:
         update_starting_at_step: the first update, counted from 0, after which weights are averaged.
-        decay: of the exponential mean: with 0.999 the last thousand updates count.
-        averaging: further arguments, of :class:`pytorch_lightning.callbacks.EMAWeightAveraging`.
+        decay: of the exponential mean; 0.999 averages about the last thousand updates.
+        averaging: further arguments of :class:`pytorch_lightning.callbacks.EMAWeightAveraging`.
     """
 
     def __init__(self, update_starting_at_step: int, decay: float = 0.999, **averaging: Any) -> None:

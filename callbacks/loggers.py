@@ -1,7 +1,7 @@
-"""Hands pictures and tables to the loggers of a Trainer that take them; the others are passed over.
+"""Passes pictures and tables to those loggers of a Trainer that take them.
 
-A logger is known by what it can do, and no package is imported: TensorBoard's has an ``experiment.add_image``, that of
-Weights & Biases a ``log_image``, and MLflow's a ``run_id`` and a client that writes images.
+A logger is recognized by its methods, so no package is imported: TensorBoard's has ``experiment.add_image``, that of
+Weights & Biases ``log_image``, and MLflow's a ``run_id`` and a client that writes images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["log_image", "log_table"]
 
 
 def log_image(trainer: pl.Trainer, name: str, image: NDArray[np.uint8]) -> None:
-    """Logs an image ``(H, W, 3)``; for the first process alone."""
+    """Logs an image ``(H, W, 3)``; call it only in the first process."""
     step = trainer.global_step
     for logger in trainer.loggers:
         experiment: Any = getattr(logger, "experiment", None)
@@ -30,7 +30,7 @@ def log_image(trainer: pl.Trainer, name: str, image: NDArray[np.uint8]) -> None:
 
 
 def log_table(trainer: pl.Trainer, name: str, rows: Sequence[Mapping[str, Any]], text: str) -> None:
-    """Logs a table, as a table or as the text that shows it in Markdown; for the first process alone."""
+    """Logs a table, as a table or as Markdown text; call it only in the first process."""
     step = trainer.global_step
     for logger in trainer.loggers:
         experiment: Any = getattr(logger, "experiment", None)
@@ -45,5 +45,5 @@ def log_table(trainer: pl.Trainer, name: str, rows: Sequence[Mapping[str, Any]],
 
 
 def _of_one_kind(values: list[Any]) -> list[Any]:
-    """Returns numbers as they are, and strings where not all are numbers: a column has one type."""
+    """Returns numbers unchanged; if not all values are numbers, returns strings, since a column has one type."""
     return values if all(isinstance(value, int | float) for value in values) else [str(value) for value in values]

@@ -23,10 +23,10 @@ _FIELDS = ("masks", "means", "mean", "std", "latents")
 
 class PredictionWriter(pl.Callback):
     """Writes ``predictions.h5`` during ``predict``: float32 ``masks`` (N, K, H, W), ``means`` (N, K, C, H, W),
-    ``mean``, ``std`` and ``latents`` (N, K, D), and ``index`` (N,), the position of each image in the data file where
-    batches have it.
+    ``mean``, ``std`` and ``latents`` (N, K, D), and, if batches have it, ``index`` (N,), the position of each image in
+    the data file.
 
-    The file appears when it is complete. Several processes write a part each, which the first one joins.
+    The file appears when it is complete. Several processes write one part each, which the first process joins.
 
     Args:
         path: the file; None: ``predictions.h5`` in the run's folder.
@@ -82,7 +82,7 @@ class PredictionWriter(pl.Callback):
 
 
 def _join(parts: Sequence[Path]) -> None:
-    """Moves everything into the first part, in the order of the parts, a block at a time."""
+    """Appends the other parts to the first one in order, a block at a time."""
     with h5py.File(parts[0], "r+") as joined:
         for part in parts[1:]:
             with h5py.File(part, "r") as file:

@@ -1,4 +1,4 @@
-"""The folder of a run: one, whatever its loggers are."""
+"""The one folder of a run, independent of its loggers."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ __all__ = ["RunFolder", "RunLogger", "is_first_process", "run_folder"]
 
 
 class RunFolder(pl.Callback):
-    """Knows the folder of the Trainer's run: ``ROOT/NAME/version_N``, or the one that an earlier command made.
+    """Holds the folder of the Trainer's run: ``ROOT/NAME/version_N``, or the one that an earlier command made.
 
-    A new folder is made when it is first asked for, by the first process. Two runs that start together do not share
-    one, since only one of them succeeds in making it. Of two that would go on with the same run the second is refused.
+    The first process makes a new folder when it is first needed. Two runs that start at the same time never share a
+    folder, since only one of them succeeds in making it. If two runs continue in the same folder, the second is
+    refused.
 
     Args:
-        root: where runs are kept.
+        root: parent folder of all runs.
         name: of the run.
-        path: the folder to go on in; None: a new one.
+        path: the folder to continue in; None: a new one.
     """
 
     def __init__(self, root: str | Path, name: str, path: Path | None = None) -> None:
@@ -40,7 +41,7 @@ class RunFolder(pl.Callback):
 
     @staticmethod
     def of(trainer: pl.Trainer) -> RunFolder | None:
-        """Returns the one that a Trainer has, if it has one."""
+        """Returns a Trainer's RunFolder, or None."""
         return next((each for each in trainer.callbacks if isinstance(each, RunFolder)), None)  # type: ignore[attr-defined]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -48,7 +49,7 @@ class RunFolder(pl.Callback):
             self.lock()
 
     def lock(self) -> None:
-        """Keeps others from training in the folder until :meth:`release`; for the first process alone.
+        """Prevents other processes from training in the folder until :meth:`release`; only for the first process.
 
         Raises:
             MisconfigurationException: if another process trains there.
@@ -70,7 +71,7 @@ class RunFolder(pl.Callback):
             self._lock = None
 
     def claim(self) -> Path:
-        """Makes the folder if that is still to be done, and returns it; for the first process alone."""
+        """Makes the folder if it does not exist, and returns it; only for the first process."""
         if self._path is None:
             parent = self.root / self.name
             parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +86,7 @@ class RunFolder(pl.Callback):
         return self._path
 
     def agreed(self, trainer: pl.Trainer) -> Path:
-        """Returns the folder on every process; all of them must ask."""
+        """Returns the folder on every process; all processes must call it."""
         self._path = trainer.strategy.broadcast(self.claim() if trainer.is_global_zero else self._path)
         assert self._path is not None
         return self._path
@@ -94,7 +95,7 @@ class RunFolder(pl.Callback):
 class RunLogger(TensorBoardLogger):
     """Writes TensorBoard's files into the folder of the run.
 
-    Lightning asks for them before any callback is set up, so they may be the first to need the folder.
+    Lightning needs them before any callback is set up, so they may be the first to need the folder.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -115,7 +116,7 @@ class RunLogger(TensorBoardLogger):
 
     @contextmanager
     def _said_when_full(self) -> Iterator[None]:
-        """Names the folder in an error of TensorBoard's thread, which does not.
+        """Adds the folder to an error of TensorBoard's thread.
 
         Raises:
             WriteError: if the disk is full, or the folder may not be written to.
@@ -130,7 +131,7 @@ class RunLogger(TensorBoardLogger):
 
     @property
     def log_dir(self) -> str:
-        # The other processes write nothing, and Lightning tells them what the first one says.
+        # The other processes write nothing, and Lightning sends them the first one's answer.
         return str(self._folder.claim()) if is_first_process() else ""
 
     @property
@@ -151,14 +152,14 @@ class RunLogger(TensorBoardLogger):
 
 
 def is_first_process() -> bool:
-    """Tells whether this process is the first of its run, also where no Trainer can be asked."""
+    """Tells whether this process is the first of its run; works without a Trainer."""
     return not getattr(rank_zero_only, "rank", 0)
 
 
 def run_folder(trainer: pl.Trainer) -> Path:
-    """Returns the folder that a run writes to; all processes must ask, as the first tells the others.
+    """Returns the folder that a run writes to; all processes must call it, since the first sends it to the others.
 
-    A Trainer without :class:`RunFolder` has the folder of its first logger, or its ``default_root_dir``.
+    For a Trainer without :class:`RunFolder` it is the folder of its first logger, or its ``default_root_dir``.
     """
     folder = RunFolder.of(trainer)
     if folder is not None:

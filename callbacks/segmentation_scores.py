@@ -1,4 +1,4 @@
-"""Logs how well slots cover the true objects in validation and test."""
+"""Logs mIoU and mBO in validation and test."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["SegmentationScores"]
 
 
 class SegmentationScores(LabelScores):
-    """Logs ``val/miou`` and ``val/mbo``, likewise ``test/…``: the scores that tables have beside the ARI.
+    """Logs ``val/miou`` and ``val/mbo``, likewise ``test/…``, which papers report in addition to the ARI.
 
-    ``miou`` is the mean over the objects of their intersection over union with slots that are matched one to one;
-    ``mbo``, the mean best overlap, takes for each object the slot that is best for it. Both give each pixel to the slot
-    with the largest mask, leave out the true background, and leave out images without objects.
-    :func:`iodine_pl.evaluation.matching.mean_iou` says whose definition this is. What batches and module must have: see
+    ``miou`` is the mean intersection over union of objects and slots that are matched one to one. ``mbo``, the mean
+    best overlap, takes the best slot for each object. Both assign each pixel to the slot with the largest mask, and
+    leave out the true background and images without objects. :func:`iodine_pl.evaluation.matching.mean_iou` has the
+    source of the definition. For what batches and module must have, see
     :class:`iodine_pl.callbacks.label_scores.LabelScores`.
     """
 

@@ -23,23 +23,22 @@ __all__ = ["SlotPanels"]
 
 
 class SlotPanels(pl.Callback):
-    """Draws the first images of each validation, test and prediction: the slots of each, and one over the steps.
+    """Draws the slots of the first images of each validation, test and prediction, and one image over the steps.
 
-    ``slots`` shows the decompositions that the step returned, which are those that :class:`AdjustedRandIndex` counts.
-    ``refinement`` shows the first image over the refinement steps, for which its batch is decomposed again. A
-    :class:`iodine_pl.SceneModel` does so with the same noise, so the row of the last step is the first row of
-    ``slots``. The row ``mean`` decodes the posterior's mean where the others decode a sample. The picture needs a
-    ``forward`` that takes ``return_steps``, as IODINE's does.
+    ``slots`` shows the decompositions that the step returned, which :class:`AdjustedRandIndex` scores. ``refinement``
+    shows the first image over the refinement steps, for which its batch is decomposed again. A
+    :class:`iodine_pl.SceneModel` does so with the same noise, so the row of the last step equals the first row of
+    ``slots``. The row ``mean`` decodes the posterior's mean, the others decode a sample. This picture needs a
+    ``forward`` that takes ``return_steps``, like IODINE's.
 
-    PNG files go to ``panels/`` in the run's folder, so they are there without a logger. Loggers that take images get
-    them too, see :mod:`iodine_pl.callbacks.loggers`. Those of a test and of predictions begin with ``test_`` and
-    ``predict_``. The module's ``forward`` must be annotated to return something with ``reconstruction``, ``masks`` and
-    ``means``. It is called if the step returns none of these, with a random state of its own. Only the first process
-    draws.
+    PNG files go to ``panels/`` in the run's folder; no logger is needed. Loggers that take images get them too, see
+    :mod:`iodine_pl.callbacks.loggers`. Files of a test and of predictions begin with ``test_`` and ``predict_``. The
+    module's ``forward`` must be annotated to return an object with ``reconstruction``, ``masks`` and ``means``. If the
+    step does not return one, ``forward`` is called, with a random state of its own. Only the first process draws.
 
     Args:
         num_images: rows of the picture.
-        every_n_validations: draws in each n-th only.
+        every_n_validations: draw only in every n-th validation.
 
     Raises:
         ValueError: if one of them is less than 1.
@@ -116,7 +115,7 @@ class SlotPanels(pl.Callback):
 
 @contextmanager
 def _random_state_of_its_own(device: torch.device) -> Iterator[None]:
-    """Lets a module that draws its own noise draw the same in every picture, and leaves the random state as it was."""
+    """Gives a module that draws its own noise the same noise for every picture, and restores the random state."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
         torch.manual_seed(0)
         yield

@@ -1,4 +1,4 @@
-"""Watches whether the slots share the work, and says in words what is wrong where they do not."""
+"""Monitors how the slots divide an image among them, and describes problems in words."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from iodine_pl.evaluation.metrics import to_device
 
 __all__ = ["SlotUse", "diagnose"]
 
-_WINS = 0.01  # of the pixels: a slot that wins fewer is not used
-_HEDGED = 0.1  # of foreground ARI: so much is lost by masks beside responsibilities
-_MOST_SLOTS = 64  # whose KL is watched; a fixed number, so that a process without images can take part
+_WINS = 0.01  # share of the pixels: a slot that wins fewer is not used
+_HEDGED = 0.1  # loss of foreground ARI from responsibilities to masks
+_MOST_SLOTS = 64  # whose KL is averaged; a fixed number, so that a process without images can take part
 
 
 class _MeanUse(Metric):
-    """Averages over images: slots used, entropy of the masks, KL of the slots in falling order."""
+    """Averages over images: slots used, entropy of the masks, KL of the slots in descending order."""
 
     full_state_update = False
 
@@ -55,34 +55,36 @@ class _MeanUse(Metric):
 def diagnose(
     slots: int, used: float, entropy: float, kl: list[float], by_masks: float = 1.0, by_responsibilities: float = 0.0
 ) -> str:
-    """Says what the slots do and what usually helps; nothing if they share the work.
+    """Describes what is wrong with the slots and what usually helps; an empty string if nothing is.
+
+    It is also empty for a model without a prior, such as R-NEM, whose KL is 0: it has none of the settings to change.
 
     Args:
         slots: K.
         used: number of slots that win at least 1% of the pixels, mean over images.
-        entropy: of the masks, from 0 (each pixel belongs to one slot) to 1 (all slots share each pixel alike).
-        kl: of each slot in nats, falling, mean over images.
-        by_masks, by_responsibilities: foreground ARI where each pixel goes to the slot with the largest mask, and to
-            the slot that explains it best.
+        entropy: of the masks, from 0 (each pixel belongs to one slot) to 1 (all slots share each pixel equally).
+        kl: of each slot in nats, descending, mean over images.
+        by_masks, by_responsibilities: foreground ARI if each pixel is assigned to the slot with the largest mask, and
+            if it is assigned to the slot that explains it best.
     """
-    if slots == 1:
+    if slots == 1 or not any(kl):
         return ""
     if by_responsibilities > by_masks + _HEDGED:
         return (
-            f"Slots hedge: pixels are shared. The largest mask segments to {by_masks:.2f}, the slot that explains a "
-            f"pixel best to {by_responsibilities:.2f}: slots that show different things share a pixel, to cover all "
-            "that it might be. What helps: pixel_likelihood: mean with bounded_means, under which that gains nothing, "
-            "or a wider pixel_scale."
+            f"Slots hedge: pixels are shared. The foreground ARI is {by_masks:.2f} by the largest mask, but "
+            f"{by_responsibilities:.2f} by the slot that explains a pixel best: slots share a pixel to cover its "
+            "possible values. What helps: pixel_likelihood: mean with bounded_means, with which this gains nothing, or "
+            "a wider pixel_scale."
         )
     if sum(kl) < 1.0:
         return (
-            f"The latents say nothing ({sum(kl):.2f} nats): every image is explained alike. Usual at the very "
-            "beginning; if it stays, lower pixel_scale, which weighs the image more against the prior."
+            f"The latents encode nothing ({sum(kl):.2f} nats): every image gets the same latents. Usual at the very "
+            "beginning; if it stays, lower pixel_scale, which gives the image more weight against the prior."
         )
-    if entropy > 0.8:  # 0.6 is left where slots have objects but share the background
+    if entropy > 0.8:  # 0.6 remains if slots have objects but share the background
         return (
-            f"The masks are nearly flat (entropy {entropy:.2f} of 1): no slot owns a place, though each may show a "
-            "color or the middle of an object. Usual early; if it stays, try pixel_likelihood: mean with "
+            f"The masks are nearly flat (entropy {entropy:.2f} of 1): the slots share every pixel, though each may "
+            "show a color or the middle of an object. Usual early; if it stays, try pixel_likelihood: mean with "
             "bounded_means, or a wider pixel_scale."
         )
     if used < 1.5:
@@ -92,20 +94,20 @@ def diagnose(
         )
     if used < 2.5 and slots > 3:
         return (
-            f"Two of {slots} slots win nearly every pixel: as a rule the background and everything else. Usual before "
-            "the objects come apart; if it stays, try another seed, pixel_scale or learning_rate."
+            f"Two of {slots} slots win nearly every pixel, usually one the background and one everything else. Usual "
+            "before the objects are separated; if it stays, try another seed, pixel_scale or learning_rate."
         )
     return ""
 
 
 class SlotUse(pl.Callback):
-    """Logs how the slots share the work after each validation, and says it in words when it changes.
+    """Logs the use of the slots after each validation, and describes it in words when it changes.
 
-    ``val/slots_used``: slots that win at least 1% of the pixels, mean over images; ``val/mask_entropy``: of the masks
-    at a pixel, from 0 to 1; ``val_slots/kl_0`` … ``kl_K-1``: KL in nats of the slot that has most, and so on. Means
-    over all images, the same on any number of processes. Where :class:`AdjustedRandIndex` logs what masks and
-    responsibilities segment, the words take account of it. The module's ``forward`` must be annotated to return
-    something with ``masks`` (B, K, H, W) and ``kl`` (B, K).
+    ``val/slots_used``: number of slots that win at least 1% of the pixels; ``val/mask_entropy``: of the masks at a
+    pixel, from 0 to 1; ``val_slots/kl_0`` … ``kl_K-1``: KL in nats of the slot with the largest KL, and so on. They are
+    means over all images and do not depend on the number of processes. The description uses the scores of masks and
+    responsibilities if :class:`AdjustedRandIndex` logs them. The module's ``forward`` must be annotated to return an
+    object with ``masks`` (B, K, H, W) and ``kl`` (B, K).
     """
 
     def __init__(self) -> None:
@@ -135,13 +137,13 @@ class SlotUse(pl.Callback):
         _, used, entropy, kl = self._use.compute()
         values = {"val/slots_used": used, "val/mask_entropy": entropy}
         values |= {f"val_slots/kl_{rank}": value for rank, value in enumerate(kl)}
-        pl_module.log_dict(values, sync_dist=True)  # already the same on all processes; Lightning wants to hear it
+        pl_module.log_dict(values, sync_dist=True)  # already the same on all processes
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        logged = trainer.callback_metrics  # now with what other callbacks have found
+        logged = trainer.callback_metrics  # now with the values of other callbacks
         names = ("val/ari_fg", "val/ari_fg_responsibilities")
         ari = [float(logged[name]) for name in names] if all(name in logged for name in names) else []
         words = diagnose(*self._use.compute(), *ari)
         if words != self.said and not trainer.sanity_checking:
-            rank_zero_info(f"Slots after {trainer.global_step} updates: {words or 'they share the work.'}")
+            rank_zero_info(f"Slots after {trainer.global_step} updates: {words or 'they divide the image among them.'}")
             self.said = words

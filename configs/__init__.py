@@ -1,4 +1,4 @@
-"""Configurations, in the repository and in the package: ``--config quickstart`` names one of them anywhere."""
+"""The configurations that come with the package; ``--config quickstart`` finds one of them from any folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def available() -> tuple[str, ...]:
 
 
 def find_configuration(wanted: str) -> Path:
-    """Returns the file that a user means: a path, or the name of a configuration that comes with the package.
+    """Returns the path of a configuration, given by a path or by the name of one that comes with the package.
 
     Raises:
         FileNotFoundError: if it is neither.

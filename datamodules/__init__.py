@@ -1,4 +1,4 @@
-"""Datasets: what is in a file and how it reaches the device."""
+"""Datasets, from files or generators to batches on the device."""
 
 from iodine_pl.datamodules.base import SceneDataModule
 from iodine_pl.datamodules.clevr import ClevrDataModule

@@ -30,57 +30,57 @@ __all__ = ["SceneDataModule"]
 
 class SceneDataModule(pl.LightningDataModule):
     """Streams scenes from HDF5 files, or images from a folder. A batch is a dict: ``image`` (B, C, H, W), uint8 until
-    it is on the device and float in [0, 1] there; ``index`` (B,), the position in the data; and as far as they are
-    known ``label`` (B, H, W) uint8, 0 for the background; ``num_objects`` (B,); ``factors``, a dict of (B, L, ...) with
-    entity 0 for the background.
+    it is on the device and float in [0, 1] there; ``index`` (B,), the position in the data; and, if known, ``label``
+    (B, H, W) uint8, 0 for the background; ``num_objects`` (B,); ``factors``, a dict of (B, L, ...) with entity 0 for
+    the background.
 
-    Without a Trainer call ``prepare_data`` on one process of each machine and ``setup("fit")`` on all: the processes of
-    ``torch.distributed`` share the images, and ``on_after_batch_transfer(batch, 0)`` makes floats of a batch's.
+    Without a Trainer, call ``prepare_data`` on one process of each machine and ``setup("fit")`` on all. The processes
+    of ``torch.distributed`` share the images. ``on_after_batch_transfer(batch, 0)`` turns a batch's images into floats.
 
-    It reads one's own data as it is; the datasets of the paper derive from it.
+    Use this class for your own data; the datasets of the paper derive from it.
 
     Args:
-        path: an HDF5 file, a pattern for many (``clevr-*.h5``), a folder of them or of images (docs/data.md lists the
-            layouts); or a TFRecord file of the dataset (gzip or not), which is converted to an HDF5 file beside it,
-            again only if it changes or more of it is needed. None: a generated set in ``data_dir``, made at the first
-            use.
+        path: an HDF5 file, a pattern for several (``clevr-*.h5``), a folder of them or of images (docs/data.md lists
+            the layouts); or a TFRecord file of the dataset (gzip or not). That is converted to an HDF5 file beside it,
+            and again only if it changes or more of it is needed. None: a generated set in ``data_dir``, made at the
+            first use.
         data_dir: folder of generated sets.
         batch_size: images per device.
-        pixel_stride: keep every n-th pixel of every n-th row, of images and labels: 2 makes 32x32 of 64x64.
+        pixel_stride: keep every n-th pixel of every n-th row of images and labels; 2 turns 64x64 into 32x32.
         crop: ``center``, the largest part in the middle with the shape of ``resize``, or a square; or top, left, height
-            and width in pixels. It is cut out before anything is resized; CLEVR's is ``[29, 64, 192, 192]``.
-        resize: height and width in pixels, or one number: the shorter side. Images by a bilinear filter that takes the
-            mean of the pixels that fall on one (CLEVR: as the released code does), labels by the nearest pixel.
-        frames: frames of a sequence: the folders in ``path`` are clips, each cut into sequences of so many.
-        num_train: records for training; None for the published number of a dataset, and for all but the next two of
-            other data.
-        num_val, num_test: images that follow them for validation and test. They do not count where a folder of images
-            is predicted: all its images are.
+            and width in pixels. Images are cropped before they are resized; CLEVR's crop is ``[29, 64, 192, 192]``.
+        resize: height and width in pixels, or one number for the shorter side. Images are resized by an antialiasing
+            bilinear filter (CLEVR: as in the released code), labels by the nearest pixel.
+        frames: length of a sequence: the folders in ``path`` are clips, which are cut into sequences of this length.
+        num_train: records for training. None: the published number of a dataset; for other data all but those of
+            validation and test.
+        num_val, num_test: numbers of images for validation and test, which follow those for training. They are ignored
+            when a folder of images is predicted: all its images are.
         min_objects, max_objects: only scenes with a number of objects in this range.
-        exclude: factors that no object may have all of, such as ``{shape: sphere, color: green}``.
-        test_split: ``excluded``: test on just the scenes with such an object.
+        exclude: combination of factors that no object may have, such as ``{shape: sphere, color: green}``.
+        test_split: ``excluded``: test only on scenes with such an object.
         num_workers: processes that read ahead; 0 is best on few cores.
-        multiprocessing_context: how these start; None is the platform's way.
-        worker_timeout: seconds after which a process that brings no batch is an error.
+        multiprocessing_context: how these start; None: the platform's default.
+        worker_timeout: seconds after which a worker without a batch is an error.
         seed: of the order in training.
         generated_seed: of the generated set, which is the same for all seeds of training.
 
     Raises:
-        SceneFileError: if a file is missing, damaged or has fewer images than asked for.
+        SceneFileError: if a file is missing or damaged, or has too few images.
     """
 
     dataset_name: str = "scenes"
     published_train: int | None = None
     spare: int = 1
-    """Records kept for each image of validation and test, as a selection may pass over many."""
+    """Records reserved for each image of validation and test, as a selection may skip many."""
     release: Release | None = None
     generator: Generator | None = None
     size: int | None = None
     filter: Filter = ANTIALIASED
     only_evaluates: bool = False
-    """Set where no Trainer says that nothing is trained: a generated set then has no training files."""
+    """Set it if nothing is trained and there is no Trainer to tell; a generated set then has no training files."""
     factor_kinds: ClassVar[Mapping[str, Literal["scalar", "angle", "category"]]] = {}
-    """The factors that the paper's probes learn to tell from a latent."""
+    """The factors that the paper's probes predict from a latent."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class SceneDataModule(pl.LightningDataModule):
 
     @property
     def excluded_codes(self) -> dict[str, Any]:
-        """What ``exclude`` says, with codes in place of names; known after ``setup``."""
+        """``exclude`` with codes instead of names; known after ``setup``."""
         return excluded_codes(self.dataset, self.selection)
 
     @property
@@ -142,7 +142,7 @@ class SceneDataModule(pl.LightningDataModule):
 
     @property
     def files(self) -> list[Path]:
-        """What is read; those that are converted or generated need not exist before ``prepare_data``."""
+        """The files to read. Converted and generated ones need not exist before ``prepare_data``."""
         if self.path is None:
             shard = self._own_generator().shard
             return shards_of(self._own_generator(), self.data_dir, self.total)[self._first // shard :]
@@ -152,7 +152,7 @@ class SceneDataModule(pl.LightningDataModule):
         return find_files(self.path)
 
     def image_size(self) -> tuple[int, int]:
-        """Returns (H, W) of the images as a model gets them. Nothing is prepared.
+        """Returns (H, W) of the images as a model gets them, without preparing any data.
 
         Raises:
             SceneFileError: if the data are not generated, and their files are missing or damaged.
@@ -167,7 +167,7 @@ class SceneDataModule(pl.LightningDataModule):
 
     @property
     def _first(self) -> int:
-        """Position of the first scene that is read: a generated set that is only evaluated on has no training files."""
+        """Position of the first scene to read, since without training a generated set has no training files."""
         evaluates = self.trainer is not None and self.trainer.state.fn not in (None, TrainerFn.FITTING)
         if self.path is not None or not (evaluates or self.only_evaluates):
             return 0
@@ -183,9 +183,9 @@ class SceneDataModule(pl.LightningDataModule):
         return self.generator
 
     def prepare_data(self) -> None:
-        """Generates or converts what is not there yet. Lightning calls it on one process of each machine.
+        """Generates or converts missing data. Lightning calls it on one process of each machine.
 
-        A converted file is used as long as it has the records that are needed and its source has not changed.
+        A converted file is reused if it has the records that are needed and its source has not changed.
         """
         if self.path is None:
             self._generate()
@@ -221,7 +221,7 @@ class SceneDataModule(pl.LightningDataModule):
 
     @contextmanager
     def _with_remedy(self) -> Iterator[None]:
-        """Adds what helps if a file is damaged that was generated or converted here, which no user's file is."""
+        """Adds to an error about a damaged file that it can be deleted, if this package made the file."""
         try:
             yield
         except SceneFileError as error:
@@ -233,7 +233,7 @@ class SceneDataModule(pl.LightningDataModule):
         return SceneFileError(f"{type(self).__name__}: there is no file {self.path}. Leave path out to generate")
 
     def setup(self, stage: str) -> None:
-        """Opens the files and cuts the splits. Of a folder of images all are predicted."""
+        """Opens the files and makes the splits. If a folder of images is predicted, all its images are."""
         with self._with_remedy():
             self.dataset = SceneDataset(self.files, self._first, self.view, self._frames)
         if stage == "predict" and all(path.is_dir() for path in self.dataset.files):
@@ -257,7 +257,7 @@ class SceneDataModule(pl.LightningDataModule):
                 f"{sampler.num_replicas} process(es). Lower batch_size or raise num_train."
             )
         if self.trainer is not None:
-            # The Trainer has counted the batches of the epoch it stopped in; at the end of one it has counted them all.
+            # The Trainer has counted the batches of the epoch it stopped in, all of them if it stopped at its end.
             epochs, batches = divmod(self.trainer.fit_loop.epoch_loop.batch_progress.current.ready, len(sampler))
             sampler.resume = (self.trainer.current_epoch + epochs, batches)
             sampler.set_epoch(sampler.resume[0])
@@ -270,7 +270,7 @@ class SceneDataModule(pl.LightningDataModule):
         return self._loader(SceneLoader, self._sampler("test"))
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Returns the test images, or all of a folder of images."""
+        """Returns batches of the test images, or of all images of a folder."""
         return self.test_dataloader()
 
     def _sampler(self, split: str, shuffle: bool = False) -> BatchSampler:
@@ -293,7 +293,7 @@ class SceneDataModule(pl.LightningDataModule):
         )
 
     def _process(self) -> tuple[int, int]:
-        """Returns which process this is, and of how many: those of the Trainer, else of ``torch.distributed``."""
+        """Returns rank and number of the processes, from the Trainer, else from ``torch.distributed``."""
         if self.trainer is not None:
             return self.trainer.global_rank, self.trainer.world_size
         if distributed.is_available() and distributed.is_initialized():
@@ -318,12 +318,12 @@ class SceneDataModule(pl.LightningDataModule):
         return self.on_after_batch_transfer(to_tensors(self.dataset[indices]), 0)
 
     def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, dataloader_idx: int) -> Any:
-        """Moves a batch, but for ``index``: it keys the noise, on the CPU, and reading it from a GPU would wait."""
+        """Moves a batch except ``index``, which keys the noise on the CPU, where reading it does not wait for a GPU."""
         moved: dict[str, Any] = super().transfer_batch_to_device(batch, device, dataloader_idx)
         return moved | ({"index": batch["index"]} if "index" in batch else {})
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Makes floats of the images, on the device, and leaves pixels out where ``pixel_stride`` says so."""
+        """Turns the images into floats on the device and applies ``pixel_stride``."""
         step = self.pixel_stride
         kept = {name: batch[name][..., ::step, ::step] for name in ("image", "label") if name in batch}
         return batch | kept | {"image": kept["image"].float() / 255}

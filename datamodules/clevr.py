@@ -1,4 +1,4 @@
-"""CLEVR: lit solids on a table, with masks (Johnson et al. 2017; Kabra et al. 2019, multi_object_datasets)."""
+"""CLEVR: rendered solids on a table, with masks (Johnson et al. 2017; Kabra et al. 2019, multi_object_datasets)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class ClevrDataModule(SceneDataModule):
     The factors are those of the real files: ``x``, ``y``, ``z`` in the world, ``rotation`` in degrees,
     ``pixel_coords`` (column, row, depth; of the image before it is cropped), ``visibility``, and the codes ``color``,
     ``material``, ``shape``, ``size``, whose names ``exclude`` takes. The splits are the published ones: the first
-    70,000 records for training, before scenes are chosen by their number of objects, then 320 for validation and 320
-    for test. ``max_objects=6`` makes it the paper's CLEVR6, ``min_objects=7`` CLEVR10.
+    70,000 records for training, counted before scenes are chosen by their number of objects, then 320 for validation
+    and 320 for test. ``max_objects=6`` gives the paper's CLEVR6, ``min_objects=7`` CLEVR10.
 
     Args:
         path: a file, or None to generate; see :class:`SceneDataModule`, also for the other arguments.
-        size: side in pixels of images that are generated or converted from DeepMind's file.
+        size: side in pixels of generated images and of those converted from DeepMind's file.
         batch_size: images per device; 4 as in the released code.
     """
 

@@ -20,7 +20,7 @@ GENERATORS: Mapping[str, type[Generator]] = {
     "multi_dsprites": MultiDSpritesGenerator,
     "clevr": ClevrGenerator,
 }
-"""What the command offers. The arguments of a class are its flags, and its docstring describes them."""
+"""The generators of the command. Their arguments are its flags, which their docstrings describe."""
 
 if __name__ == "__main__":
     from iodine_pl.cli import main

@@ -1,4 +1,4 @@
-"""Loads batches: the dataset reads arrays, here or in workers, and this process makes tensors of them."""
+"""Loads batches: the dataset reads arrays, here or in workers, and this process turns them into tensors."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["ResumableLoader", "SceneLoader", "leave_group", "to_tensors", "uncha
 class SceneLoader(DataLoader[Any]):
     """Yields batches of tensors, in pinned memory where there is a GPU.
 
-    Its ``collate_fn`` must be :func:`unchanged`, so that workers hand over arrays. A batch has many fields, and as a
-    tensor each would be a file in shared memory: a small batch would take ten times as long.
+    Its ``collate_fn`` must be :func:`unchanged`, so that workers send arrays. A batch has many fields, and each tensor
+    would be a file in shared memory, so that a small batch would take ten times as long.
     """
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
@@ -39,28 +39,28 @@ class ResumableLoader(SceneLoader):
 
 
 def leave_group(worker: int) -> None:
-    """Keeps from a worker the signals that are sent to the whole group of processes, as Ctrl-C in a terminal is.
+    """Takes a worker out of the process group, so that it does not receive Ctrl-C in a terminal.
 
-    The process that reads from the workers decides when they end: it may want one more batch before it stops.
+    The process that reads from the workers decides when they end, since it may need one more batch before it stops.
     """
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
 
 
 def unchanged(batch: Any) -> Any:
-    """Returns the batch as it is."""
+    """Returns the batch unchanged."""
     return batch
 
 
 def to_tensors(batch: dict[str, Any], pin: bool = False) -> dict[str, Any]:
-    """Makes tensors of a batch of arrays, of which they share the memory.
+    """Turns the arrays of a batch into tensors that share their memory.
 
     Args:
         batch: ``image`` (..., H, W, C), ``factors``, a dict of arrays, and other arrays.
         pin: copy to pinned memory, from which a GPU copies without waiting.
 
     Returns:
-        The same, but ``image`` is (..., C, H, W).
+        The batch, with ``image`` as (..., C, H, W).
     """
 
     def tensor(values: NDArray[Any]) -> torch.Tensor:

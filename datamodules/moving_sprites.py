@@ -1,4 +1,4 @@
-"""Moving sprites: sequences for models that look at one frame after the other."""
+"""Moving sprites: sequences for models that see one frame per step."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["MovingSpritesDataModule"]
 
 
 class MovingSpritesDataModule(SceneDataModule):
-    """Makes sequences of flying sprites as they are needed; nothing is written.
+    """Generates sequences of moving sprites on the fly; nothing is written to disk.
 
-    A batch has ``image`` (B, S, 3, 64, 64) and ``label`` (B, S, 64, 64), S frames each. A model that refines T times
-    looks at T + 1 frames: the last is for the state after the last refinement.
+    A batch has ``image`` (B, S, 3, 64, 64) and ``label`` (B, S, 64, 64), S frames each. A model with T refinement steps
+    sees T + 1 frames: the last is for the state after the last step.
 
     Args:
         frames: S.
-        min_sprites, max_sprites: in a sequence.
-        num_train, num_val, num_test: sequences, one after the other.
-        arguments: see :class:`SceneDataModule`; there are no files, so ``path`` is not among them.
+        min_sprites, max_sprites: number of sprites in a sequence.
+        num_train, num_val, num_test: numbers of sequences, in this order.
+        arguments: of :class:`SceneDataModule`, except ``path``, since there are no files.
 
     Raises:
-        SceneFileError: if ``path`` is given, or scenes are to be chosen.
+        SceneFileError: if ``path`` or a choice of scenes is given.
     """
 
     dataset_name = "moving_sprites"
@@ -42,10 +42,10 @@ class MovingSpritesDataModule(SceneDataModule):
         self.min_sprites, self.max_sprites = min_sprites, max_sprites
 
     def prepare_data(self) -> None:
-        """Has nothing to prepare."""
+        """Does nothing, since there are no files."""
 
     def setup(self, stage: str) -> None:
-        """Cuts the splits."""
+        """Makes the splits."""
         sizes = {"train": self.num_train or 0, "val": self.num_val, "test": self.num_test}
         ends = np.cumsum(list(sizes.values()))
         self.dataset: Any = MovingSprites(

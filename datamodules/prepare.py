@@ -17,7 +17,7 @@ from iodine_pl.files.download import Download
 
 __all__ = ["prepare"]
 
-_COMPRESSED = 1 / 8  # of flat sprites, at most; CLEVR is stored as it is
+_COMPRESSED = 1 / 8  # at most, for flat sprites; CLEVR is not compressed
 _ROOM = 2.0  # records need not be of one size all over the file
 
 
@@ -32,22 +32,22 @@ def prepare(
 ) -> int:
     """Converts a release to an HDF5 file and returns the number of records.
 
-    From a server only as much is fetched as the records need. If that is interrupted, what has come stays beside the
-    target, and the same call goes on with it.
+    Only the part of the file that has these records is downloaded. If the download is interrupted, the received bytes
+    stay beside the target, and the same call continues after them.
 
     Args:
-        release: what the file holds.
+        release: describes the content of the file.
         target: the HDF5 file.
         source: a file or an address; None: DeepMind's server.
         limit: number of records, from the first; None for all.
-        size: of CLEVR, cropped and resized to so many pixels.
-        keep: keep what was downloaded.
-        least: number of records that there must be.
+        size: for CLEVR, side in pixels to which the images are cropped and resized.
+        keep: keep the downloaded file.
+        least: minimum number of records.
 
     Raises:
-        DownloadError: if the server does not send what it should.
-        TFRecordError: if that is damaged or something else.
-        SceneFileError: if there is no space, or the target is there already or cannot be written.
+        DownloadError: if the server does not send the file.
+        TFRecordError: if the file is damaged or has other content.
+        SceneFileError: if there is no space, or the target already exists or cannot be written.
         FileNotFoundError: if there is no such source.
     """
     if target.exists():

@@ -1,4 +1,4 @@
-"""The order of reading: a function of (seed, epoch), cut over processes, resumable at any batch."""
+"""The order of reading: a function of (seed, epoch), divided among processes, resumable at any batch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def block_shuffled(
 ) -> NDArray[np.int64]:
     """Returns the indices of an epoch in random order: blocks are shuffled, then the images of every few blocks.
 
-    So each block is read and unpacked once an epoch. The order depends on nothing but the arguments.
+    Each block is therefore read and unpacked only once per epoch. The order depends only on the arguments.
 
     Args:
         indices: (N,) positions.
-        blocks: (N,) the block that each of them lies in.
-        window: number of blocks whose images are mixed with one another.
-        seed, epoch: what the order is a function of.
+        blocks: (N,) block of each position.
+        window: number of blocks whose images are mixed.
+        seed, epoch: determine the order.
     """
     rng = np.random.default_rng([seed, epoch])
     numbers, block_of = np.unique(blocks, return_inverse=True)
@@ -34,23 +34,23 @@ def block_shuffled(
 class BatchSampler(DistributedSampler[Any]):
     """Yields the batches of this process, each a list of indices.
 
-    In training every process gets one contiguous part of the shuffled order, all of one length, in full batches: no
-    image comes twice in an epoch, and fewer than ``batch_size * processes`` are left out, others in each epoch. In
-    evaluation each image comes exactly once, on one of the processes; their numbers of images differ by one at most.
+    In training every process gets one contiguous part of the shuffled order. The parts have equal lengths and only full
+    batches. No image occurs twice in an epoch. Fewer than ``batch_size * processes`` images are left out, others in
+    each epoch. In evaluation each image occurs exactly once, on one of the processes, whose numbers of images differ
+    by at most one.
 
-    It derives from DistributedSampler so that Lightning leaves it as it is.
+    It derives from DistributedSampler so that Lightning does not replace it.
 
     Args:
         indices: positions in the file, increasing.
         batch_size: images in a batch, per process.
-        blocks: the block that each of the indices is read with; None: each alone.
+        blocks: block of each index; None: each is its own block.
         window: number of blocks that are mixed in training.
-        shuffle: training order; else as in the file, with a smaller last batch.
+        shuffle: training order; False: order of the file, with a smaller last batch.
         seed: of the order.
-        rank: this process.
-        processes: number of all.
-        resume: (epoch, batches): in that epoch so many batches are passed over, as a run that stopped there has seen
-            them.
+        rank: number of this process.
+        processes: number of processes.
+        resume: (epoch, batches): skip this number of batches in this epoch, which a stopped run has already seen.
     """
 
     def __init__(
@@ -97,6 +97,5 @@ class BatchSampler(DistributedSampler[Any]):
 class FileOrderSampler(BatchSampler, SequentialSampler):  # type: ignore[misc]
     """Yields batches in the order of the file, as ``BatchSampler(shuffle=False)`` does.
 
-    ``Trainer(overfit_batches=...)`` leaves a SequentialSampler as it is, and puts one of single images in place of any
-    other.
+    ``Trainer(overfit_batches=...)`` replaces every sampler by one of single images, except a SequentialSampler.
     """

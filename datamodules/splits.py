@@ -1,4 +1,4 @@
-"""Which scenes of a dataset are for training, validation and test, found without reading an image."""
+"""Divides the scenes of a dataset into training, validation and test, without reading an image."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["Selection", "all_for_test", "cut", "excluded_codes"]
 
 
 class Selection(NamedTuple):
-    """Says which scenes count: those with ``min_objects`` to ``max_objects`` objects, and with none that has all the
-    factors of ``exclude``; with ``test_split="excluded"`` the test has just the scenes with such an object."""
+    """Selects scenes: those with ``min_objects`` to ``max_objects`` objects and without an object that has all factors
+    of ``exclude``. With ``test_split="excluded"`` the test has only the scenes with such an object."""
 
     min_objects: int | None = None
     max_objects: int | None = None
@@ -35,18 +35,18 @@ def cut(
 ) -> dict[str, NDArray[np.int64]]:
     """Returns the positions of each split, increasing.
 
-    Training: of the first ``num_train`` records those that count. Validation: the next ``num_val`` that count; test:
-    the ``num_test`` after them. Where a file says itself what is for what, this holds for each of its splits. Records
-    for training that the dataset leaves out are in no split.
+    Training has the selected scenes among the first ``num_train`` records, validation the next ``num_val`` selected
+    scenes, and test the ``num_test`` after them. If the file has splits of its own, this holds within each of them.
+    Training records that are not in the dataset are in no split.
 
     Args:
-        dataset: what is cut.
-        num_train: records looked at for training, None for all but as many as are asked for to evaluate.
-        num_val, num_test: scenes.
-        selection: which scenes count.
+        dataset: the dataset to divide.
+        num_train: number of records to select from for training; None: all but those of validation and test.
+        num_val, num_test: numbers of scenes.
+        selection: which scenes to select.
 
     Raises:
-        SceneFileError: if there are too few, or a factor is not known.
+        SceneFileError: if there are too few scenes, or a factor is unknown.
     """
     objects = _number_passes(dataset, selection)
     held_out = _has_excluded(dataset, selection)
@@ -91,7 +91,7 @@ def cut(
 
 
 def all_for_test(dataset: SceneDataset) -> dict[str, NDArray[np.int64]]:
-    """Returns splits in which all scenes are for test."""
+    """Returns splits with all scenes in the test split."""
     none = np.arange(0)
     return {"train": none, "val": none, "test": np.arange(len(dataset))}
 
@@ -118,7 +118,7 @@ def _number_passes(dataset: SceneDataset, selection: Selection) -> NDArray[np.bo
 
 
 def _has_excluded(dataset: SceneDataset, selection: Selection) -> NDArray[np.bool_]:
-    """Tells of every scene whether some object has all the factors that are excluded."""
+    """Tells for every scene whether an object has the excluded combination of factors."""
     if not selection.exclude:
         if selection.test_split == "excluded":
             raise SceneFileError(
@@ -139,10 +139,10 @@ def _has_excluded(dataset: SceneDataset, selection: Selection) -> NDArray[np.boo
 
 
 def excluded_codes(dataset: SceneDataset, selection: Selection) -> dict[str, Any]:
-    """Returns what is excluded, names of categories replaced by their codes.
+    """Returns the excluded factors, with names of categories replaced by their codes.
 
     Raises:
-        SceneFileError: if a name is not known.
+        SceneFileError: if a name is unknown.
     """
     return {name: _code(dataset, name, value) for name, value in (selection.exclude or {}).items()}
 

@@ -22,8 +22,8 @@ class TetrominoesDataModule(SceneDataModule):
     Args:
         path: a file, or None to generate; see :class:`SceneDataModule`, also for the other arguments.
         size: side of generated images in pixels.
-        objects: pieces in a generated scene.
-        ambiguous: these have one color and touch, so that the scene can be cut in several ways.
+        objects: number of pieces in a generated scene.
+        ambiguous: the pieces have one color and touch, so that the scene can be segmented in several ways.
     """
 
     dataset_name = "tetrominoes"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Trains on two nodes of 8 GPUs each under SLURM, and puts itself back into the queue until training is done:
 #   sbatch --export=ALL,RUN=clevr6 docs/slurm.sh --config configs/clevr6.yaml --data.path data/clevr_128px.h5
-# RUN names the run. All nodes need the folder that this is started in. docs/scaling.md says more.
+# RUN names the run. All nodes must share the folder in which this is started. See docs/scaling.md.
 #SBATCH --job-name=iodine
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=8
@@ -11,7 +11,7 @@
 #SBATCH --signal=TERM@180
 #SBATCH --requeue
 #SBATCH --open-mode=append
-# SIGTERM comes to the tasks three minutes before the end, and at a preemption. Training then saves, and ends with 143.
+# The tasks receive SIGTERM three minutes before the end, and at a preemption. Training then saves, and exits with 143.
 set -u
 
 run=${RUN:?give the run a name, with --export=ALL,RUN=NAME}

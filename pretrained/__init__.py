@@ -1,6 +1,6 @@
 """Trained weights: for each NAME a checkpoint ``NAME.ckpt`` without the optimizer's state, and its card ``NAME.yaml``.
 
-The card says what the weights were trained on, by which command, for how long on what, and what they reach.
+The card records data, command, duration and hardware of the training, and the scores of the weights.
 ``IODINE.from_pretrained(NAME)`` loads them.
 """
 

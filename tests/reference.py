@@ -82,7 +82,7 @@ class Reference:
         self.noise = torch.stack([as_tensor(self.arrays[f"t{t}/eps"]) for t in range(self.steps)])
 
     def failures(self) -> list[str]:
-        """Runs forward and backward; returns what is off by more than its tolerance, with the error."""
+        """Runs forward and backward; returns the values that are off by more than their tolerance, with the error."""
         seen = _Recorder(self.model)
         result = self.model(self.image, noise=self.noise, return_steps=True)
         seen.remove()
@@ -137,7 +137,7 @@ class Reference:
         return kinds - {key.split("/", 1)[1] for key in self.checked}
 
     def failures_of_updates(self) -> list[str]:
-        """Takes the four official optimiser steps on the fixture's image and noise."""
+        """Takes the four official optimizer steps on the fixture's image and noise."""
         model, (optimizer, schedule) = self.model, self._optimizer()
         problems = []
         for step in range(4):

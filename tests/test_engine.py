@@ -1,4 +1,4 @@
-"""The ways that save work give the numbers of the plain form, and every parameter's gradient, in float64."""
+"""All modes of the engine give the loss and the gradients of the plain form, in float64."""
 
 import gc
 import weakref

@@ -13,7 +13,7 @@ from iodine_pl import IODINE
 
 
 def scenes(count):
-    """Returns images of a coloured square on a grey ground, ``(count, 3, 12, 12)``."""
+    """Returns images of a colored square on gray, ``(count, 3, 12, 12)``."""
     random = torch.Generator().manual_seed(1)
     image = torch.full((count, 3, 12, 12), 0.5)
     for each in image:
@@ -79,7 +79,7 @@ def trained(request):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_bfloat16(trained, mode):
-    """Convolutions in bfloat16 leave the ELBO within half a per cent, and the gradient where it points."""
+    """Convolutions in bfloat16 change the ELBO by less than half a percent, and hardly the gradient's direction."""
     settings, state, images = trained
     model = IODINE(**settings | MODES[mode])
     model.load_state_dict(state)

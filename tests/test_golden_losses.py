@@ -1,4 +1,4 @@
-"""What is trained does not change unseen: the losses of every shipped configuration are those that are on record."""
+"""Training does not change unnoticed: the losses of every shipped configuration equal the recorded ones."""
 
 import json
 

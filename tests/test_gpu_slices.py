@@ -1,4 +1,4 @@
-"""The benchmark of a GPU runs from nothing to its report, also where it is cut off and goes on elsewhere."""
+"""The benchmark of a GPU runs from the start to its report, also if it is interrupted and continues elsewhere."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A loss that is recorded, where a run of the same code stands for the recording, which only a GPU can make."""
+"""A recorded loss; running the same code again stands for the recording, which only a GPU can make."""
 
 import copy
 import pickle

@@ -58,7 +58,7 @@ def test_passes_over_a_parameter_without_gradient():
 
 
 def test_the_closure_sees_every_parameter():
-    """Lightning clips gradients by value in it, through the optimiser's groups."""
+    """Lightning clips gradients by value in it, through the optimizer's groups."""
     parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in SHAPES]
     optimizer = Muon(parameters, lr=0.1)
 

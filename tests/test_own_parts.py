@@ -1,4 +1,4 @@
-"""What a newcomer puts in place of ours: another input, another decoder, another pixel distribution."""
+"""Parts of a user's own: another input, another decoder, another pixel distribution."""
 
 import pytest
 import torch

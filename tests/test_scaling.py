@@ -1,4 +1,4 @@
-"""The measurement of several processes counts what they sum, and its model says what it was made to say."""
+"""The benchmark of several processes counts the bytes that they sum, and its model computes the stated formula."""
 
 import json
 import sys

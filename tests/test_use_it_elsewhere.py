@@ -1,4 +1,4 @@
-"""What docs/use_it_elsewhere.md shows runs as it stands there, and what it says is so."""
+"""The code in docs/use_it_elsewhere.md runs, and its claims are true."""
 
 import re
 import subprocess
@@ -102,5 +102,5 @@ def test_without_pytorch_lightning_the_first_import_says_what_to_install():
     script = "import sys; sys.modules['pytorch_lightning'] = None; import iodine_pl.datamodules"
     ended = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True)
     last = ended.stderr.strip().splitlines()[-1]
-    assert last.startswith("ImportError: iodine-pl is made of the classes of pytorch_lightning, which")
+    assert last.startswith("ImportError: iodine-pl needs pytorch_lightning, which")
     assert 'pip install "pytorch-lightning>=2.6.6"' in last

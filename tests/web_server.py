@@ -1,4 +1,4 @@
-"""A web server that breaks off, lies and refuses."""
+"""A web server that closes connections, states wrong lengths and refuses."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -7,7 +7,7 @@ import pytest
 
 
 class Server:
-    """Serves one file, as badly as the settings ask for."""
+    """Serves one file, with the faults that the settings choose."""
 
     def __init__(self):
         self.content = b""

@@ -1,4 +1,4 @@
-"""What single latents do: traversals and a number (section 4.2 of the paper)."""
+"""Latent traversals and DCI scores (section 4.2 of the paper)."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ __all__ = ["Disentanglement"]
 
 
 class Disentanglement(Experiment):
-    """Shows what single latents change in a picture, and says by a number how well they keep factors apart.
+    """Draws the effect of single latents, and scores how well they separate factors.
 
-    ``disentanglement.png``: the slot of one object of a test scene; each row changes one latent, those with the largest
-    KL first, from -``width`` to ``width`` standard deviations of the prior, and says its number and KL. All other
-    latents are at the posterior's mean, as the picture shows what the slots know rather than a sample. Beside it the
-    same of another model, as a rule a VAE (:class:`iodine_pl.baselines.VAE`), whose one slot is the whole scene.
+    ``disentanglement.png`` shows the slot of one object of a test scene. Each row changes one latent from -``width`` to
+    ``width`` standard deviations of the prior, and is labeled with its number and KL; latents with the largest KL come
+    first. All other latents are at the posterior's mean. Next to it is the same for another model, usually a VAE
+    (:class:`iodine_pl.baselines.VAE`), whose one slot is the whole scene.
 
-    Table: DCI (Eastwood & Williams 2018) of each model. Of slots: from the posterior mean of an object's slot to the
-    factors of that object. Of a model with one slot, which knows no objects: from its posterior mean to the factors of
-    all objects of the scene, from left to right (of as many as every scene has). Fitted on training scenes, reported on
-    test scenes.
+    The table has the DCI (Eastwood & Williams 2018) of each model, fitted on training scenes and reported on test
+    scenes. For slots it is from the posterior mean of an object's slot to the factors of this object. A model with one
+    slot does not separate objects: for it, DCI is from its posterior mean to the factors of all objects in the scene
+    from left to right (as many as every scene has).
 
     Args:
-        beside: checkpoint of the other model; None: this one alone.
-        num_scenes: training scenes to fit on.
+        beside: checkpoint of the other model; None: no other model.
+        num_scenes: number of training scenes to fit on.
         factors: factor -> ``scalar``, ``angle`` or ``category``; None: those of the dataset.
         num_latents: rows of the picture.
         width: of the traversal.
@@ -115,7 +115,7 @@ class Disentanglement(Experiment):
         return measured
 
     def _draw(self, name: str, model: Any, batch: Any, result: Any) -> Pixels:
-        """Draws the first scene: a row for each latent, the input first. It is decoded from the posterior's mean."""
+        """Draws the first scene, decoded from the posterior's mean: the input first, then a row for each latent."""
         image, label = batch["image"][0], batch["label"][:1]
         entities = max(int(label.max()), 1) + 1
         slot = int(slot_of_entity(label, result.masks[:1], entities)[0, 1])  # of the first object

@@ -1,4 +1,4 @@
-"""What the latents say of the objects (section 4.3 of the paper)."""
+"""Predicts the factors of objects from latents (section 4.3 of the paper)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ __all__ = ["FactorProbe"]
 class FactorProbe(Experiment):
     """Fits one linear layer from the latent of a slot to the factors of its object, and scores it on the test scenes.
 
-    An object belongs to the slot whose mask overlaps it most. The layer is fitted on training scenes, anew for each
-    refinement step: scalars and angles (as cosine and sine) by least squares, scored by R2; categories by
-    cross-entropy, scored by accuracy, beside which stands that of always saying the most frequent one. Objects alone
-    count, not the background, and only those that show a pixel; factors that are the same in all are left out.
+    An object belongs to the slot whose mask overlaps it most. The layer is fitted on training scenes, separately for
+    each refinement step. Scalars and angles (as cosine and sine) are fitted by least squares and scored by R2.
+    Categories are fitted by cross-entropy and scored by accuracy; the accuracy of the most frequent category is given
+    for comparison. Only visible objects are used, without the background. Factors that are the same in all objects are
+    left out.
 
     Args:
-        num_scenes: training scenes to fit on.
+        num_scenes: number of training scenes to fit on.
         factors: factor -> ``scalar``, ``angle`` or ``category``; None: those of the dataset.
         folder: where to write; None: ``experiments/`` in the run's folder.
     """
@@ -83,8 +84,8 @@ class FactorProbe(Experiment):
             table.append({"factor": name, "measure": measure, "score": scores[name][-1], "without latents": chance})
         numbers = {"train_objects": len(train.latents), "test_objects": len(test.latents), "steps": scores}
         caption = (
-            "Scores of the linear layer on test objects, fitted anew for each refinement step. Dotted, in the color of "
-            "a curve: the score without latents."
+            "Scores of the linear layer on test objects, fitted separately for each refinement step. Dotted, in the "
+            "color of a curve: the score without latents."
         )
         return Outcome(table, {"": Picture(_plot(scores, table), caption)}, numbers)
 

@@ -23,15 +23,15 @@ __all__ = ["Generalisation"]
 class Generalisation(Experiment):
     """Scores the test scenes with other numbers of slots than in training, over more refinement steps.
 
-    The scenes are those of the data: ``min_objects`` and ``max_objects`` make them fuller than those of training. The
-    state after t steps is that of a shorter run too, so one run of many steps shows all T up to it.
+    With ``min_objects`` and ``max_objects`` of the data, the test scenes can have more objects than those of training.
+    The state after t steps does not depend on T, so one run of many steps gives the scores of all smaller T.
 
-    Table: each K after each of the numbers of steps. Pictures: median and quartiles of ARI, MSE and KL over the steps,
-    a color for each K (``generalisation.png``); the first scenes with the last K (``generalisation_slots.png``).
+    The table has a row for each K and T. The pictures show median and quartiles of ARI, MSE and KL over the steps, with
+    a color for each K (``generalisation.png``), and the first scenes with the last K (``generalisation_slots.png``).
 
     Args:
-        num_slots: the K that are tried.
-        num_iterations: the T for the table, increasing; the last is how far all run.
+        num_slots: the values of K.
+        num_iterations: the values of T in the table, increasing; each run has the last of them.
         num_images: rows of the picture.
         folder: where to write; None: ``experiments/`` in the run's folder.
 

@@ -1,4 +1,4 @@
-"""Combinations of factors that training never showed (section 4.4 of the paper)."""
+"""Scores combinations of factors that are not in training (section 4.4 of the paper)."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class HeldOut(Experiment):
     """Compares the objects that training excluded with the others in the same test scenes.
 
     It needs data with ``exclude``, such as ``{shape: sphere, color: green}``, and ``test_split: excluded``, so that
-    each test scene has such an object. Of each visible object: IoU with its slot (matched one to one), and mean squared
-    error of the reconstruction within its pixels; of each scene the foreground ARI.
+    each test scene has such an object. It measures the IoU of each visible object with its slot (matched one to one),
+    the mean squared error of the reconstruction in the object's pixels, and the foreground ARI of each scene.
 
     Args:
         num_images: rows of the picture ``held_out.png``.
@@ -96,6 +96,6 @@ class HeldOut(Experiment):
 
 
 def _equals(values: Tensor, code: Any) -> Tensor:
-    """Tells of every entity whether a factor (B, L, ...) has a value: ``(B, L)``."""
+    """Tells for every entity whether a factor (B, L, ...) has a value: ``(B, L)``."""
     wanted = torch.as_tensor(code, dtype=torch.float64)
     return torch.isclose(values.cpu().double(), wanted).reshape(*values.shape[:2], -1).all(dim=2)

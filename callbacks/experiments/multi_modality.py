@@ -1,4 +1,4 @@
-"""One image, many runs: which segmentations the model finds in it (section 4.5 of the paper)."""
+"""Counts the segmentations that a model finds in one image over many runs (section 4.5 of the paper)."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ __all__ = ["MultiModality", "distinct_segmentations"]
 
 
 def distinct_segmentations(assignment: Tensor, counted: Tensor, same: float) -> list[list[int]]:
-    """Groups the runs of one image by the segmentation that they found, whatever slot has which part.
+    """Groups the runs of one image by the segmentation that they found, up to the order of the slots.
 
-    Run by run: it joins the first group whose first run it agrees with to an adjusted Rand index of ``same``, or makes
-    a new one.
+    Each run joins the first group with whose first run it has an adjusted Rand index of at least ``same``, or starts a
+    new group.
 
     Args:
         assignment: slot of every pixel in every run, ``(R, H, W)``.
-        counted: the pixels that are compared, ``(H, W)`` bool.
-        same: from here on two segmentations are the same; 1: only equal ones.
+        counted: the pixels to compare, ``(H, W)`` bool.
+        same: minimum adjusted Rand index of equal segmentations; 1: only identical ones.
 
     Returns:
-        The groups, the largest first, each the numbers of its runs.
+        The groups, the largest first, each as the numbers of its runs.
     """
     groups: list[list[int]] = []
     label = torch.where(counted, assignment + 1, 0)  # pixels with label 0 are left out
@@ -53,22 +53,23 @@ def distinct_segmentations(assignment: Tensor, counted: Tensor, same: float) -> 
 
 
 class MultiModality(Experiment):
-    """Runs every test image many times, with other noise each time, and counts the segmentations that come out.
+    """Runs every test image many times, each time with other noise, and counts the resulting segmentations.
 
-    Two runs have the same segmentation if their adjusted Rand index, over the pixels of objects where the data have
-    labels and over all pixels else, is at least ``same``. A row of the table for each segmentation that is found at
-    least twice: how often, its mean ELBO, and its ARI with the truth. ``multi_modality.png`` has a row for each image:
-    the image, its most frequent segmentations, each as the first run that found it decoded it, all cropped to the
-    objects where there are labels; and the posterior means of all slots in all runs over the refinement steps. These
-    are drawn in the plane of their two principal components, in the color of the segmentation that they ended in, which
-    is the color of the frame of that segmentation.
+    Two runs have the same segmentation if their adjusted Rand index is at least ``same``. It is taken over the pixels
+    of objects if the data have labels, else over all pixels. The table has a row for each segmentation that is found at
+    least twice: its frequency, its mean ELBO, and its ARI with the truth.
 
-    The data should be few: ``num_test: 8``.
+    ``multi_modality.png`` has a row for each image: the image, its most frequent segmentations as decoded by the first
+    run of each, and the posterior means of all slots in all runs over the refinement steps. With labels, images are
+    cropped to the objects. The posterior means are drawn in the plane of their two principal components, in the color
+    of the frame of their final segmentation.
+
+    Use few images: ``num_test: 8``.
 
     Args:
-        num_runs: of each image.
-        same: adjusted Rand index from which on two segmentations are the same.
-        num_shown: segmentations in the picture.
+        num_runs: number of runs of each image.
+        same: minimum adjusted Rand index of equal segmentations.
+        num_shown: number of segmentations in the picture.
         folder: where to write; None: ``experiments/`` in the run's folder.
 
     Raises:
@@ -156,7 +157,7 @@ class MultiModality(Experiment):
             part = _part_with_objects(label)
             for tile in axes[1:-1]:
                 tile.axis("off")
-            picture = np.broadcast_to(rows["image"][i], (3, *rows["image"].shape[2:]))  # also of one channel
+            picture = np.broadcast_to(rows["image"][i], (3, *rows["image"].shape[2:]))  # images may have one channel
             _show(axes[0], picture.transpose(1, 2, 0).clip(0, 1)[part], "0.6")
             axes[0].set_title(f"image {image['image']}", fontsize="small")
             for rank, (tile, group) in enumerate(zip(axes[1:-1], image["groups"], strict=False)):
@@ -171,9 +172,9 @@ class MultiModality(Experiment):
 
 
 def _part_with_objects(label: Tensor) -> tuple[slice, slice]:
-    """Returns rows and columns of the smallest square, two pixels wider, that has all objects of a label map (H, W).
+    """Returns rows and columns of the smallest square around all objects of a label map (H, W), plus two pixels.
 
-    Of an image without objects it is all.
+    For an image without objects it is the whole image.
     """
     at = (label > 0).nonzero()
     if not len(at):
@@ -193,12 +194,12 @@ def _show(axes: Axes, image: NDArray[Any], frame: str) -> None:
 
 
 def _color(rank: int) -> str:
-    """Returns the color of a segmentation; the rare ones share a gray."""
+    """Returns the color of a segmentation; rare ones are gray."""
     return color_of(rank) if rank < 7 else "0.6"
 
 
 def _draw_paths(axes: Axes, means: NDArray[Any], groups: list[list[int]]) -> None:
-    """Draws the way of every slot of every run, posterior ``means`` (R, T+1, K, D), in the plane of the last means."""
+    """Draws the posterior ``means`` (R, T+1, K, D) of all slots and runs over the steps, in the plane of the last."""
     from sklearn.decomposition import PCA
 
     plane = PCA(n_components=2).fit(means[:, -1].reshape(-1, means.shape[-1]))

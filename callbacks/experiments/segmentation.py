@@ -21,13 +21,13 @@ __all__ = ["Segmentation"]
 class Segmentation(Experiment):
     """Scores the segmentation of every test image at every refinement step, and draws the first ones.
 
-    Foreground ARI (the paper's), ARI of all pixels, mean IoU of objects and slots matched one to one, mean best overlap
-    of objects and any slots, mean squared error of the reconstruction, ELBO and KL in nats: mean and quartiles over
-    images.
+    The scores are foreground ARI (the paper's), ARI of all pixels, mean IoU of objects and slots matched one to one,
+    mean best overlap of objects and any slots, mean squared error of the reconstruction, and ELBO and KL in nats. Mean
+    and quartiles over images are reported.
 
-    Pictures: input, reconstruction, true and found segmentation and each slot on white (``segmentation.png``); one
-    image over the steps (``segmentation_refinement.png``); the scores over the steps (``segmentation_steps.png``). The
-    decompositions in the pictures are those that are scored.
+    The pictures show input, reconstruction, true and found segmentation and each slot on white (``segmentation.png``),
+    one image over the steps (``segmentation_refinement.png``), and the scores over the steps
+    (``segmentation_steps.png``). Their decompositions are those that are scored.
 
     Args:
         num_images: rows of the picture.

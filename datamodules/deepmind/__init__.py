@@ -1,1 +1,1 @@
-"""DeepMind's multi_object_datasets: what their files hold, and how they become HDF5."""
+"""DeepMind's multi_object_datasets: the content of their files, and their conversion to HDF5."""

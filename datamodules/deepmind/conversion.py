@@ -27,10 +27,10 @@ __all__ = ["convert", "serves"]
 
 
 def serves(target: Path, source: Path, needed: int) -> bool:
-    """Tells whether a converted file is there and need not be converted again.
+    """Tells whether a converted file exists and can be reused.
 
-    It serves if it has ``needed`` records or all that the source has, and if the source has the size and the time of
-    modification that it had when it was converted, or is gone.
+    It must have ``needed`` records or all records of the source. The source must have the same size and modification
+    time as when it was converted, or be gone.
 
     Raises:
         SceneFileError: if the target is damaged.
@@ -56,30 +56,30 @@ def convert(
     size: int | None = None,
     least: int = 0,
 ) -> int:
-    """Converts a TFRecord file, at most ``limit`` of its records, and returns how many there were.
+    """Converts a TFRecord file, at most ``limit`` of its records, and returns their number.
 
-    It streams: nothing is unpacked to disk, and what follows the limit is not read. The target appears when it is
-    complete; an interrupted conversion leaves nothing and is begun anew. Every factor is kept. The masks of a record
-    become a label map; if in some record a pixel belongs to several entities or to none, the file also gets
-    ``membership``, a bit for each, so nothing is lost. Attributes record whether the file holds all records
-    (``complete``) and, of a source that is a file, its size and time of modification.
+    The file is streamed: nothing is unpacked to disk, and nothing after the limit is read. The target appears when it
+    is complete; an interrupted conversion leaves nothing and starts again. Every factor is kept. The masks of a record
+    become a label map. If in some record a pixel belongs to several entities or to none, the file also gets
+    ``membership``, a bit for each entity, so that nothing is lost. Attributes record whether the file has all records
+    (``complete``) and, if the source is a file, its size and modification time.
 
     Args:
-        source: a TFRecord file, gzip or not; or something to ``read`` it from.
-        target: the HDF5 file to be written, in the layout of :class:`iodine_pl.datamodules.MultiObjectWriter`.
-        release: what a record must hold.
+        source: a TFRecord file, gzip or not; or an object with ``read``.
+        target: the HDF5 file to write, in the layout of :class:`iodine_pl.datamodules.MultiObjectWriter`.
+        release: describes the records.
         limit: number of records; None for all.
-        size: crop to the square that CLEVR's experiments use, and resize it to so many pixels; None: as it is.
-        least: number of records that there must be.
+        size: side in pixels to which the square of CLEVR's experiments is resized; None: no crop, no resizing.
+        least: minimum number of records.
 
     Raises:
         FileNotFoundError: if there is no source.
-        TFRecordError: if the source is damaged, cut off before the limit, of another dataset, or has fewer records
-            than there must be; it names the record or their number.
+        TFRecordError: if the source is damaged, cut off before the limit, of another dataset, or has fewer than
+            ``least`` records; it names the record or their number.
         SceneFileError: if the target cannot be written.
     """
     name = Path(source).name if isinstance(source, str | Path) else source.name
-    # Looked up before it is read: a source that changes meanwhile is then seen to have changed.
+    # Read before the conversion, so that a change of the source meanwhile is noticed.
     state = _state(Path(source)) if isinstance(source, str | Path) else {}
     resized: dict[str, Any] = {} if size is None else {"crop": CROP, "size": size, "resize": "TF1 bilinear, nearest"}
     waiting: list[dict[str, NDArray[Any]]] = []
@@ -117,7 +117,7 @@ def convert(
 
 
 def _scene(record: dict[str, NDArray[Any]], release: Release, size: int | None) -> dict[str, NDArray[Any]]:
-    """Returns the fields of a record as they are stored."""
+    """Returns the fields of a record in the form in which they are stored."""
     mask = record.pop("mask")[..., 0]  # (L, H, W), or (H, W, L)
     mask = np.moveaxis(mask, 2, 0) if release.masks_last else mask
     if size is not None:

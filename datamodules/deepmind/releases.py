@@ -1,4 +1,4 @@
-"""What the files of DeepMind's multi_object_datasets hold (Kabra et al. 2019): where they are, features, codes."""
+"""The files of DeepMind's multi_object_datasets (Kabra et al. 2019): addresses, features, codes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _ROOT = "https://storage.googleapis.com/multi-object-datasets"
 
 
 class Release(NamedTuple):
-    """Describes one file: ``features`` of a record, ``examples`` in it as reported, names of integer codes."""
+    """Describes one file: ``features`` of a record, reported number of ``examples``, names of integer codes."""
 
     dataset: str
     url: str
     examples: int
     features: Mapping[str, Feature]
     masks_last: bool = False
-    """Masks are stored (H, W, L, 1), not (L, H, W, 1)."""
+    """Whether masks are stored as (H, W, L, 1) instead of (L, H, W, 1)."""
     names: Mapping[str, tuple[str, ...]] = {}
-    """Factor -> the names of its codes 0, 1, ...; 0 is the background and the entities that do not exist."""
+    """Factor -> the names of its codes 0, 1, ...; 0 is for the background and for entities that do not exist."""
 
 
 def _features(
@@ -80,7 +80,7 @@ CLEVR = Release(
         _scalars(11, "x", "y", "z", "rotation") | {"pixel_coords": (11, 3)},
         codes=("color", "material", "shape", "size"),
     ),
-    names={  # colors 1 to 5 are read off the released images, gray and purple off the order of codes; yellow is left
+    names={  # 1 to 5 follow from released images, gray and purple from the order of codes; yellow remains
         "color": ("", "red", "cyan", "green", "blue", "brown", "gray", "purple", "yellow"),
         "material": ("", "rubber", "metal"),
         "shape": ("", "sphere", "cylinder", "cube"),

@@ -1,4 +1,4 @@
-"""Crops CLEVR images and resizes them as the released code does."""
+"""Crops and resizes CLEVR images as the released code does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from iodine_pl.datamodules.hdf5.resizing import Filter
 __all__ = ["CROP", "TENSORFLOW_1", "crop_and_resize", "legacy_at", "legacy_bilinear"]
 
 CROP = (29, 64, 192, 192)
-"""First row, first column, height and width of what is kept of a CLEVR image of 240x320 pixels."""
+"""First row, first column, height and width of the crop of a CLEVR image of 240x320 pixels."""
 
 
 Size = tuple[int, int]
@@ -21,8 +21,8 @@ Size = tuple[int, int]
 def legacy_bilinear(image: NDArray[np.uint8], size: Size) -> NDArray[np.float32]:
     """Resizes images (..., H, W, C) to (..., *size, C) as TensorFlow 1 did.
 
-    Of a side of S pixels, output pixel i is read at S/size * i, between two input pixels, with no half-pixel shift and
-    no smoothing.
+    Output pixel i of a side of S pixels is interpolated at S/size * i, without a half-pixel shift and without
+    smoothing.
     """
     return _between(_between(image, -3, size[0]), -2, size[1])
 
@@ -37,7 +37,7 @@ def _between(image: NDArray[Any], axis: int, size: int) -> NDArray[np.float32]:
 
 
 def legacy_at(side: int, size: int) -> NDArray[np.int64]:
-    """Returns the pixel floor(S/size * i) of a side of S pixels that TensorFlow 1 took for output pixel i."""
+    """Returns floor(S/size * i), the pixel of a side of S pixels that TensorFlow 1 took for output pixel i."""
     return np.asarray(np.floor(np.arange(size, dtype=np.float32) * np.float32(side / size)), np.int64)
 
 
@@ -46,13 +46,13 @@ def _rounded(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
 
 
 TENSORFLOW_1 = Filter(_rounded, legacy_at)
-"""Image values are rounded to whole ones, so they are off by 1/510 at most from those of the released code."""
+"""Image values are rounded to integers, so they differ by at most 1/510 from those of the released code."""
 
 
 def crop_and_resize(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], size: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Returns CLEVR images (..., 240, 320, C) and masks (..., 240, 320) as they are given to the model."""
+    """Returns CLEVR images (..., 240, 320, C) and masks (..., 240, 320) cropped and resized for the model."""
     top, left, height, width = CROP
     rows, columns = slice(top, top + height), slice(left, left + width)
     at = legacy_at(height, size)

@@ -1,4 +1,4 @@
-"""Reads ``.npz`` files: their arrays are memory-mapped if stored as they are, and unpacked once if compressed."""
+"""Reads ``.npz`` files: uncompressed arrays are memory-mapped, compressed ones are unpacked once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def npz_fields(path: Path, view: CropResize) -> Fields:
     """Opens a pair of arrays such as ``images`` (N, C, H, W), float in [0, 1], and ``labels`` (N, H, W).
 
     Raises:
-        SceneFileError: naming the file and the array that is missing, damaged or of another kind.
+        SceneFileError: if an array is missing, damaged or of another kind; it names file and array.
     """
     stored: dict[str, Rows] = {}
     try:
@@ -64,7 +64,7 @@ def _rows(path: Path, archive: ZipFile, info: ZipInfo) -> Rows:
 
 
 class _UnpackedRows:
-    """Rows of a compressed array, which is unpacked to memory at the first use, floats in [0, 1] as uint8."""
+    """Rows of a compressed array, which is unpacked to memory at the first use; floats in [0, 1] become uint8."""
 
     chunk = 1
 
@@ -107,7 +107,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 def _start(path: Path, info: ZipInfo) -> int:
-    """Returns where in the file the content of a member begins."""
+    """Returns the offset of a member's content in the file."""
     with path.open("rb") as file:
         file.seek(info.header_offset)
         name, extra = struct.unpack("<26x2H", file.read(_LOCAL_HEADER))

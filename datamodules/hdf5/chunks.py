@@ -1,4 +1,4 @@
-"""Reads rows of an HDF5 dataset that may be somebody else's: nothing unpacks to more than its shape says."""
+"""Reads rows of an HDF5 dataset from an untrusted file: nothing unpacks to more than its shape says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 __all__ = ["ArrayRows", "CheckedRows", "ChunkedRows", "Rows", "rows_of", "table_of"]
 
-_LARGEST = 1 << 30  # bytes of an unpacked chunk, or of a table: far beyond any use, and it still fits in memory
+_LARGEST = 1 << 30  # bytes of an unpacked chunk or a table: more than any use needs, and it still fits in memory
 _DEFLATE, _SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
 
 
@@ -27,7 +27,7 @@ class Rows(Protocol):
     """Rows that are unpacked together."""
 
     def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Returns rows (stop - start, ...), which are in ``out`` if that is given.
+        """Returns rows (stop - start, ...), written to ``out`` if given.
 
         Raises:
             OSError, RuntimeError: if the file is damaged there.
@@ -52,10 +52,10 @@ class ArrayRows:
 
 
 class CheckedRows:
-    """Rows that are stored with a CRC-32C of each.
+    """Rows that are stored with a CRC-32C each.
 
     Args:
-        rows: as they are stored.
+        rows: the stored rows.
         checksums: (N,) uint32.
     """
 
@@ -76,8 +76,8 @@ class CheckedRows:
 class ChunkedRows:
     """Rows of a dataset that is stored in chunks.
 
-    Chunks that are stored as they are or by gzip are read here, which is faster than HDF5's selections and never
-    unpacks more than a chunk has room for. Other ways of storing are left to HDF5, with a look at each chunk before.
+    Uncompressed and gzip chunks are read here, which is faster than HDF5's selections and never unpacks more than the
+    size of a chunk. Chunks with other filters are checked and then read by HDF5.
 
     Raises:
         ValueError: if a chunk is too large to be unpacked at all, or compressed twice.
@@ -102,7 +102,7 @@ class ChunkedRows:
         self._direct = self._filters in ([], [_DEFLATE], [_SHUFFLE, _DEFLATE])
         self._singly: _MappedRows | None = None
         lone = not self._filters and self._chunk == (1, *self.shape[1:]) and not dataset.file.userblock_size
-        if lone and hasattr(dataset.id, "chunk_iter"):  # which HDF5 has since 1.12.3
+        if lone and hasattr(dataset.id, "chunk_iter"):  # since HDF5 1.12.3
             self._singly = _MappedRows(dataset, path, self._size)
 
     def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -128,8 +128,8 @@ class ChunkedRows:
         return out
 
     def _stored(self, corner: tuple[int, ...]) -> tuple[int, memoryview] | None:
-        """Returns which filters a chunk skips and its bytes as they are in the file, or None if it is not there."""
-        room = np.empty(self._size + self._size // 1000 + 64, np.uint8)  # what does not shrink may grow by so much
+        """Returns the mask of filters that a chunk skips, and its stored bytes; None if it was never written."""
+        room = np.empty(self._size + self._size // 1000 + 64, np.uint8)  # incompressible data may grow by this much
         try:
             skipped, packed = self._dataset.id.read_direct_chunk(corner, out=room)
         except ValueError as error:
@@ -158,7 +158,7 @@ class ChunkedRows:
         return np.frombuffer(content, self.dtype).reshape(self._chunk)
 
     def _look_at(self, corner: tuple[int, ...]) -> None:
-        """Refuses a chunk that HDF5 would unpack to more than it has room for."""
+        """Refuses a chunk that HDF5 would unpack to more than the size of a chunk."""
         stored = self._stored(corner)
         if stored is not None and _DEFLATE in self._filters and not stored[0] >> self._filters.index(_DEFLATE) & 1:
             self._inflated(stored[1])
@@ -177,7 +177,7 @@ class ChunkedRows:
 
 
 class _MappedRows:
-    """Rows that are a chunk each, stored as they are: read past HDF5, which takes three times as long for one."""
+    """Rows that are one uncompressed chunk each. They are read without HDF5, which takes three times as long."""
 
     def __init__(self, dataset: h5py.Dataset, path: Path, size: int) -> None:
         self._dataset, self._size = dataset, size
@@ -188,7 +188,7 @@ class _MappedRows:
         """Copies rows from ``start`` to all of ``out``.
 
         Raises:
-            OSError: if one of them does not lie in the file.
+            OSError: if one of them is not inside the file.
         """
         if self._at is None:
             self._at = self._found()
@@ -203,7 +203,7 @@ class _MappedRows:
                 content[number] = self._file[at : at + self._size]
 
     def _found(self) -> NDArray[np.int64]:
-        """Returns where each row begins, -1 for those that were never written. To look up one takes as long as all."""
+        """Returns the offset of each row, -1 if it was never written; looking up one would take as long as all."""
         at = np.full(len(self._dataset), -1, np.int64)
 
         def note(chunk: Any) -> None:
@@ -217,10 +217,10 @@ class _MappedRows:
 
 
 def rows_of(dataset: h5py.Dataset, path: Path) -> Rows:
-    """Returns the rows of a dataset: memory-mapped if it lies in the file in one piece.
+    """Returns the rows of a dataset, memory-mapped if it is contiguous in the file.
 
     Raises:
-        ValueError: if it lies outside the file, or cannot be unpacked safely.
+        ValueError: if it is outside the file, or cannot be unpacked safely.
     """
     if dataset.chunks is not None:
         return ChunkedRows(dataset, path)
@@ -233,10 +233,10 @@ def rows_of(dataset: h5py.Dataset, path: Path) -> Rows:
 
 
 def table_of(dataset: h5py.Dataset, path: Path) -> NDArray[Any]:
-    """Returns a dataset as an array, which takes no memory if it lies in the file in one piece.
+    """Returns a dataset as an array, which is memory-mapped if it is contiguous in the file.
 
     Raises:
-        ValueError: as :func:`rows_of` does.
+        ValueError: as :func:`rows_of`.
         OSError: if it is damaged.
     """
     if dataset.chunks is not None and dataset.nbytes > _LARGEST:

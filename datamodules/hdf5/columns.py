@@ -1,4 +1,4 @@
-"""One field of a data file, read in runs of rows straight into the array of a batch."""
+"""One field of a data file, read in ranges of rows directly into the array of a batch."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Column(Protocol):
     dtype: np.dtype[Any]
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
-        """Copies rows into ``out`` (stop - start, *row_shape); the start is that of a block."""
+        """Copies rows into ``out`` (stop - start, *row_shape); ``start`` is the start of a block."""
 
 
 class PlainColumn:
-    """Reads rows as they are."""
+    """Reads rows unchanged."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -38,10 +38,10 @@ class PlainColumn:
 
 
 class ImageColumn:
-    """Makes images (N, H, W, C) uint8 of those that are stored (N, C, H, W) or as floats in [0, 1], or are resized.
+    """Converts stored images to (N, H, W, C) uint8: from (N, C, H, W), from floats in [0, 1], cropped and resized.
 
     Raises:
-        SceneFileError: if the part that is to be kept does not lie in the images.
+        SceneFileError: if the crop is not inside the images.
     """
 
     def __init__(self, rows: Rows, name: str, channels_first: bool, view: CropResize) -> None:
@@ -66,8 +66,7 @@ class ImageColumn:
 
 
 class MapColumn:
-    """Reads maps (N, H, W), (N, H, W, 1) or (N, 1, H, W) of whole numbers: entities, which become uint8, or with
-    another ``dtype`` bits."""
+    """Reads integer maps (N, H, W), (N, H, W, 1) or (N, 1, H, W): entities as uint8, or bits with another ``dtype``."""
 
     def __init__(self, rows: Rows, name: str, pixels: tuple[int, int], view: CropResize, dtype: Any = np.uint8) -> None:
         self._rows, self._name, self._pixels, self._view = rows, name, pixels, view
@@ -103,7 +102,7 @@ class MaskColumn:
             raise
 
     def _join_one(self, masks: NDArray[Any], number: int) -> None:
-        """Says of the first scene whose masks cannot be joined which one it is."""
+        """Names the first scene whose masks cannot be joined."""
         try:
             label_maps(masks)
         except ValueError as error:
@@ -114,7 +113,7 @@ class MaskColumn:
 
 
 def as_bytes(images: NDArray[Any]) -> NDArray[np.uint8]:
-    """Returns images in uint8, floats in [0, 1] times 255 and rounded.
+    """Returns images as uint8; floats in [0, 1] are multiplied by 255 and rounded.
 
     Raises:
         ValueError: if floats are outside of [0, 1].
@@ -123,7 +122,7 @@ def as_bytes(images: NDArray[Any]) -> NDArray[np.uint8]:
         return images
     values = np.multiply(images, 255, dtype=np.float32, casting="same_kind")
     low, high = values.min(), values.max()
-    if not (low >= 0 and high <= 255):  # also true of NaN
+    if not (low >= 0 and high <= 255):  # also true for NaN
         raise ValueError(
             f"floats from {low / 255:g} to {high / 255:g}, but float images must lie in [0, 1]. Divide them by the "
             "value of white, or store them as uint8 from 0 to 255"

@@ -1,4 +1,4 @@
-"""Reads batches of scenes, as arrays, from one or many files."""
+"""Reads batches of scenes as arrays from one or several files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from iodine_pl.datamodules.hdf5.sources import Part, parts_of
 __all__ = ["SceneDataset", "find_files"]
 
 WINDOW = 16
-"""Blocks that training mixes with one another: a batch comes from so many at most (two windows at a border)."""
+"""Number of blocks that training mixes; a batch is from at most this many (from two windows at a border)."""
 
 _CACHE_BYTES = 256 << 20
 _JOINED_BYTES = 16 << 20
@@ -28,8 +28,8 @@ _OPEN_FILES = 400  # systems allow 1,024 by default
 
 
 def find_files(path: str | Path) -> list[Path]:
-    """Returns the files that a path means: itself, those of a pattern such as ``clevr-*.h5``, or the HDF5 files of a
-    folder; a folder of images, which may lie in sub-folders, means itself.
+    """Returns the files of a path: the file itself, those that match a pattern such as ``clevr-*.h5``, or the HDF5
+    files in a folder. A folder of images, which may be in sub-folders, is returned itself.
 
     Raises:
         SceneFileError: if there are none.
@@ -51,23 +51,23 @@ def find_files(path: str | Path) -> list[Path]:
 class SceneDataset(Dataset[dict[str, Any]]):
     """Reads batches: ``dataset[[3, 1, 2]]`` is a dict of NumPy arrays with those scenes in that order.
 
-    Images that are stored in blocks are read and unpacked by the block, and the last few blocks are kept, so a batch
-    whose indices lie in few blocks is cheap. Files are opened at the first read in each process, never before a fork,
-    and not carried into a pickle.
+    Images that are stored in blocks are read and unpacked by the block, and the last few blocks are cached. A batch
+    whose indices are in few blocks is therefore cheap. Files are opened at the first read in each process, never before
+    a fork, and are not pickled.
 
     Args:
-        paths: a file, a pattern, a folder (see :func:`find_files`), or several of them, which follow one another. A
-            file is in the layout of :class:`iodine_pl.datamodules.MultiObjectWriter` or in one of those of other
-            projects; docs/data.md lists them.
-        first: position of the first scene, where these are the last files of a larger set.
-        view: what is kept of images and labels; all by default.
+        paths: a file, a pattern, a folder (see :func:`find_files`), or several of them in order. A file is in the
+            layout of :class:`iodine_pl.datamodules.MultiObjectWriter` or in one of those of other projects, which
+            docs/data.md lists.
+        first: position of the first scene, if these are the last files of a larger set.
+        view: crop and resizing of images and labels; by default none.
         frames: S: the folders in a folder are clips, which are cut into sequences of S frames.
 
     Attributes:
         first: as given.
-        image_shape: (H, W, C), or (S, H, W, C) of sequences.
+        image_shape: (H, W, C), or (S, H, W, C) for sequences.
         splits: train, val, test -> positions, if the file has such groups; else empty.
-        window: number of blocks that may be mixed in an order of reading without reading any twice.
+        window: number of blocks that an order of reading may mix without reading any twice.
 
     Raises:
         SceneFileError: if a file is missing, damaged, empty or of another layout, or the images differ in size.
@@ -110,24 +110,24 @@ class SceneDataset(Dataset[dict[str, Any]]):
         self._cached: OrderedDict[int, int] = OrderedDict()  # block -> its place in the cache
         self._free = list(range(self._capacity))
         self._small: dict[str, NDArray[Any] | None] = {}
-        self._open: OrderedDict[int, None] = OrderedDict()  # parts, the last used at the end
+        self._open: OrderedDict[int, None] = OrderedDict()  # parts, the most recently used last
 
     def __len__(self) -> int:
         return int(self._starts[-1]) - self.first
 
     @property
     def files(self) -> list[Path]:
-        """Files and folders that are read."""
+        """The files and folders to read."""
         return list(dict.fromkeys(part.path for part in self._parts))
 
     def block_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns the number of the block that each scene is read with."""
+        """Returns the number of each scene's block."""
         return self._blocks_of(*self._locate(indices))
 
     def small(self, name: str) -> NDArray[Any] | None:
-        """Returns ``num_objects`` (N,) or a factor (N, L, ...) of all scenes, without reading images, or None.
+        """Returns ``num_objects`` (N,) or a factor (N, L, ...) of all scenes, without reading images; None if unknown.
 
-        Row 0 is of the scene :attr:`first`.
+        Row 0 is the scene :attr:`first`.
         """
         if not all(name in part.small_names for part in self._parts):
             return None
@@ -144,8 +144,8 @@ class SceneDataset(Dataset[dict[str, Any]]):
         return list(self._parts[0].names.get(factor, []))
 
     def __getitem__(self, indices: Sequence[int]) -> dict[str, Any]:
-        """Returns ``image`` (B, *image_shape) uint8, ``index`` (B,), and as far as the files have them ``label``
-        (B, H, W) uint8, ``membership`` (B, H, W), ``num_objects`` (B,) and ``factors``, a dict of (B, L, ...)."""
+        """Returns ``image`` (B, *image_shape) uint8, ``index`` (B,), and, if the files have them, ``label`` (B, H, W)
+        uint8, ``membership`` (B, H, W), ``num_objects`` (B,) and ``factors``, a dict of (B, L, ...)."""
         where = np.asarray(indices, dtype=np.int64)
         part, row = self._locate(where)
         used = [self._part(i) for i in dict.fromkeys(part.tolist())]
@@ -193,7 +193,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
         return np.asarray(self._first_block[part] + row // self._blocks[part])
 
     def _part(self, number: int) -> Part:
-        """Returns a part, opened; of very many files only the last used stay so."""
+        """Opens and returns a part; if there are very many, only the most recently used stay open."""
         self._open[number] = None
         self._open.move_to_end(number)
         if len(self._open) > _OPEN_FILES:
@@ -212,9 +212,9 @@ class SceneDataset(Dataset[dict[str, Any]]):
         return np.stack([self._part(p).small(name)[r] for p, r in zip(part.tolist(), row.tolist(), strict=True)])
 
     def _joined(self, name: str) -> NDArray[Any] | None:
-        """Returns ``num_objects`` or a factor of all files in one array, if that takes little memory, else None.
+        """Returns ``num_objects`` or a factor of all files in one array, if it takes little memory, else None.
 
-        Of a single file it takes none: the array is the file.
+        For a single file it takes none, since the array is memory-mapped.
         """
         if len(self._parts) == 1:
             return self._part(0).small(name)
@@ -224,7 +224,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
         return self.small(name)
 
     def _gather(self, part: NDArray[np.int64], row: NDArray[np.int64], pixels: dict[str, NDArray[Any]]) -> None:
-        """Takes the rows out of the cache, a cacheful of blocks at a time."""
+        """Gathers rows from the cache, which is filled with some of the blocks at a time."""
         if not self._cache:
             rows = self._capacity * self._rows
             self._cache = {name: np.empty((rows, *shape), kind) for name, (shape, kind) in self._shapes.items()}
@@ -242,7 +242,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
                     out[here] = self._cache[name][position]
 
     def _load(self, blocks: Sequence[int]) -> None:
-        """Reads those blocks that are not in the cache, in place of those used the longest ago."""
+        """Reads the blocks that are not in the cache, and drops the least recently used ones."""
         for block in blocks:
             if block in self._cached:
                 self._cached.move_to_end(block)
@@ -251,7 +251,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
             self._free.append(self._cached.popitem(last=False)[1])
         for block in missing:
             self._read(block, self._free[-1])
-            # Only now, as an error must not leave a block in the list that was never read.
+            # Only now: after an error the list must not have a block that was never read.
             self._cached[block] = self._free.pop()
 
     def _read(self, block: int, place: int) -> None:

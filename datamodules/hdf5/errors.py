@@ -1,4 +1,4 @@
-"""Data files: opened with errors that say what to do, written beside their place and then moved there."""
+"""Opens and writes data files, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["SceneFileError", "damage_told", "made_here", "open_hdf5", "written_b
 
 
 class SceneFileError(ValueError):
-    """Says what is wrong with a data file and what to do."""
+    """Says what is wrong with a data file, and what to do."""
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -32,7 +32,7 @@ def open_hdf5(path: Path) -> h5py.File:
     if path.stat().st_size == 0:
         raise SceneFileError(f"{path} is an empty file. Give one with scenes")
     try:
-        # HDF5 2 would keep 8 MiB of unpacked chunks of each dataset, beside the blocks that the reader keeps.
+        # HDF5 2 would cache 8 MiB of unpacked chunks of each dataset, in addition to the reader's cache.
         return h5py.File(path, "r", rdcc_nbytes=1 << 20)
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
@@ -45,13 +45,13 @@ def open_hdf5(path: Path) -> h5py.File:
 
 @contextmanager
 def damage_told(where: str) -> Iterator[None]:
-    """Makes an error of a file's structure one that says so. HDF5 meets bytes of any kind, and has errors of any kind.
+    """Turns an error of any class that HDF5 raises on damaged bytes into one that names the file.
 
     Args:
-        where: names the file, and the part of it.
+        where: names the file and the part of it.
 
     Raises:
-        SceneFileError: in place of the error, or as it was.
+        SceneFileError: instead of the error; a SceneFileError is passed on.
     """
     try:
         yield
@@ -63,7 +63,7 @@ def damage_told(where: str) -> Iterator[None]:
 
 
 def made_here(file: h5py.File) -> bool:
-    """Tells whether this package generated or converted a file, and can do it again; of a damaged one, False."""
+    """Tells whether this package generated or converted a file and can do it again; False if the file is damaged."""
     try:
         return str(file.attrs.get("source", "")).startswith("generated: ") or "complete" in file.attrs
     except (OSError, RuntimeError):

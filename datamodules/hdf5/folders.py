@@ -1,4 +1,4 @@
-"""Reads pictures of a folder and its sub-folders, one by one or as the frames of clips."""
+"""Reads pictures from a folder and its sub-folders, as single images or as the frames of clips."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Returns the pictures of a folder and its sub-folders, in the order of their names, numbers by their value."""
+    """Returns the pictures in a folder and its sub-folders, sorted by name, with numbers in numeric order."""
     found = [
         Path(inside, name)
         for inside, _, names in os.walk(folder)
@@ -41,10 +41,9 @@ def folder_fields(folder: Path, view: CropResize, frames: int | None) -> Fields:
     """Opens a folder of pictures, or of clips, each a folder of its frames.
 
     Args:
-        folder: that holds them.
-        view: what is kept of each picture.
-        frames: S: a clip is cut into sequences of S frames that follow one another, what is left over is not used;
-            None: pictures are on their own.
+        folder: has the pictures or the clips.
+        view: crop and resizing of each picture.
+        frames: S: clips are cut into sequences of S consecutive frames, the rest is not used; None: single pictures.
 
     Raises:
         SceneFileError: if there are none, or the first cannot be read.
@@ -69,7 +68,7 @@ def folder_fields(folder: Path, view: CropResize, frames: int | None) -> Fields:
 class FolderColumn:
     """Reads pictures, or sequences of them.
 
-    All become one size and one number of channels, those of the first: a gray one among colored ones gets three.
+    Size and number of channels are those of the first; gray pictures among colored ones are converted to RGB.
     """
 
     def __init__(self, pictures: list[list[Path]], view: CropResize, sequences: bool) -> None:

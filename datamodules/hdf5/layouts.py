@@ -1,4 +1,4 @@
-"""Recognizes what an HDF5 file holds: our layout, or one of those of other projects that docs/data.md lists."""
+"""Recognizes the layout of an HDF5 file: that of this package, or one of those that docs/data.md lists."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ __all__ = ["IMAGES", "LABELS", "Fields", "hdf5_fields", "members", "pixel_column
 IMAGES = ("image", "images", "imgs")
 LABELS = ("label", "labels", "mask", "masks")
 _OTHERS = ("membership", "num_objects", "factors")
-_MOST_NUMBERS = 1024  # of a scene in a factor of somebody else's file
-_RUN_BYTES = 4 << 20  # read at once where a file does not say how much
-_BLOCK_BYTES = 256 << 20  # of a block, at most
+_MOST_NUMBERS = 1024  # per scene in a factor of another project's file
+_RUN_BYTES = 4 << 20  # read at once if the file has no chunks
+_BLOCK_BYTES = 256 << 20  # largest block
 
 T = TypeVar("T")
 
 
 class Fields(NamedTuple):
-    """What a file holds.
+    """Describes the content of a file.
 
     Attributes:
         length: number of scenes.
-        block: scenes that are best read together.
+        block: number of scenes that are best read together.
         columns: ``image`` and if known ``label``, ``membership``.
         small: factors, and ``num_objects`` if known.
         names: factor -> names of its codes.
@@ -50,10 +50,10 @@ class Fields(NamedTuple):
 
 
 def members(group: h5py.Group, where: str) -> dict[str, h5py.Dataset | h5py.Group]:
-    """Returns what lies in a group of the file itself.
+    """Returns the members of a group.
 
     Raises:
-        SceneFileError: if something in it is a link or lies in another file, which is not followed.
+        SceneFileError: if a member is a link or is stored in another file, which is not followed.
     """
     found: dict[str, h5py.Dataset | h5py.Group] = {}
     for name in group:
@@ -74,13 +74,13 @@ def hdf5_fields(group: h5py.Group, where: str, path: Path, view: CropResize) -> 
     """Opens the fields of a file, or of one of its groups.
 
     Args:
-        group: that holds ``image`` or the like.
-        where: names it in an error.
+        group: the group with ``image`` or its equivalent.
+        where: its name in errors.
         path: of the file.
-        view: what is kept of images and maps.
+        view: crop and resizing of images and maps.
 
     Raises:
-        SceneFileError: naming the file and the dataset that is missing, of a wrong shape or of a wrong type.
+        SceneFileError: if a dataset is missing, or has a wrong shape or type; it names file and dataset.
     """
     found = members(group, where)
     ours = group.file.attrs.get("format") == FORMAT
@@ -100,7 +100,7 @@ def hdf5_fields(group: h5py.Group, where: str, path: Path, view: CropResize) -> 
 
 
 def _checked(rows: Rows, checksums: Any, where: str, path: Path, name: str) -> Rows:
-    """Returns rows that are held against their checksums, if there are any of them."""
+    """Returns rows that are compared with their checksums, if the file has these."""
     found = members(checksums, f"{where}, group crc32c") if isinstance(checksums, h5py.Group) else {}
     if name not in found:
         return rows
@@ -113,16 +113,16 @@ def _checked(rows: Rows, checksums: Any, where: str, path: Path, name: str) -> R
 def pixel_columns(
     stored: Mapping[str, Rows], where: str, view: CropResize, found: Iterable[str] = ()
 ) -> tuple[dict[str, Column], int]:
-    """Returns the columns ``image``, and if known ``label`` and ``membership``, and the number of scenes.
+    """Returns the columns ``image`` and, if known, ``label`` and ``membership``, and the number of scenes.
 
     Args:
-        stored: name -> what holds pixels.
-        where: names the file in an error.
-        view: what is kept of images and maps.
-        found: names of all that is in the file, for an error.
+        stored: name -> rows of pixels.
+        where: name of the file in errors.
+        view: crop and resizing of images and maps.
+        found: names of all members of the file, for errors.
 
     Raises:
-        SceneFileError: as :func:`hdf5_fields` does.
+        SceneFileError: as :func:`hdf5_fields`.
     """
     name = next((name for name in IMAGES if name in stored), None)
     if name is None:
@@ -162,7 +162,7 @@ def pixel_columns(
 
 
 def _label_column(rows: Rows, name: str, expected: tuple[int, ...], view: CropResize) -> Column:
-    """Returns the column of a map, or of masks that are joined to one."""
+    """Returns the column of a label map, or of masks that are joined to one."""
     length, *pixels = expected
     shape, size = rows.shape, (pixels[0], pixels[1])
     if shape in ((length, *pixels), (length, *pixels, 1), (length, 1, *pixels)):
@@ -183,10 +183,10 @@ def _label_column(rows: Rows, name: str, expected: tuple[int, ...], view: CropRe
 
 
 def runs(stored: Iterable[Rows], length: int, ours: bool) -> int:
-    """Returns how many scenes are best read together.
+    """Returns the number of scenes that are best read together.
 
-    These are the scenes of a chunk; and in other people's files small scenes in any case, as what is done to each is
-    then done to many at once.
+    It is the number of scenes in a chunk. In other projects' files small scenes are always read together, because they
+    are then processed together.
     """
     stored = list(stored)
     chunk = max(rows.chunk for rows in stored)
@@ -199,7 +199,7 @@ def runs(stored: Iterable[Rows], length: int, ours: bool) -> int:
 def _small(
     found: Mapping[str, Any], where: str, path: Path, length: int, ours: bool
 ) -> tuple[dict[str, NDArray[Any]], dict[str, list[str]]]:
-    """Returns the factors and the number of objects, and the names of codes."""
+    """Returns the factors with the number of objects, and the names of codes."""
     grouped = found.get("factors")
     if isinstance(grouped, h5py.Dataset) and ours:
         raise SceneFileError(f"{where}: factors must be a group of datasets. Write the file anew")
@@ -242,9 +242,9 @@ def _small(
 
 
 def _whole(counts: NDArray[Any], where: str) -> NDArray[Any]:
-    """Returns numbers of objects as whole ones from 0 to 255."""
+    """Returns numbers of objects as integers from 0 to 255."""
     rounded = np.rint(counts) if counts.dtype.kind == "f" else counts
-    wrong = np.flatnonzero(~((rounded >= 0) & (rounded <= 255)))  # NaN is neither
+    wrong = np.flatnonzero(~((rounded >= 0) & (rounded <= 255)))  # also true for NaN
     if len(wrong):
         raise SceneFileError(
             f"{where}: scene {wrong[0]} has {counts[wrong[0]]} objects by num_objects or visibility, expected are 0 to "
@@ -254,7 +254,7 @@ def _whole(counts: NDArray[Any], where: str) -> NDArray[Any]:
 
 
 def _may_be_factor(item: h5py.Dataset | h5py.Group, length: int) -> bool:
-    """Tells whether a field of somebody else's file says a few numbers about each scene."""
+    """Tells whether a field of another project's file has a few numbers per scene."""
     if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf" or not item.shape or len(item) != length:
         return False
     return bool(item.size // max(1, length) <= _MOST_NUMBERS)
@@ -267,7 +267,7 @@ def _is_table(item: Any, where: str, name: str) -> bool:
 
 
 def _opened(open_it: Callable[[], T], where: str, name: str) -> T:
-    """Opens a dataset, and says of an error which one it is."""
+    """Opens a dataset, and names it in errors."""
     try:
         return open_it()
     except (OSError, RuntimeError, ValueError, OverflowError, MemoryError) as error:

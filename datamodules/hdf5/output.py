@@ -1,4 +1,4 @@
-"""HDF5 files that are written, on a disk that may fill up."""
+"""Writes HDF5 files to a disk that may become full."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["OutputFile"]
 
 
 class OutputFile(h5py.File):  # type: ignore[misc]
-    """Writes a new HDF5 file. An error of the disk waits for :meth:`check`, which raises it.
+    """Writes a new HDF5 file. Errors of the disk are raised later, by :meth:`check`.
 
-    HDF5 itself ends the process where it cannot write what it still has when a file is closed.
+    HDF5 itself ends the process if it cannot write its buffers when a file is closed.
 
     Args:
         path: the file.
@@ -30,10 +30,10 @@ class OutputFile(h5py.File):  # type: ignore[misc]
         super().__init__(self._disk, "w")
 
     def check(self) -> None:
-        """Raises the first error that the disk had.
+        """Raises the first error of the disk.
 
         Raises:
-            OSError: if it had one.
+            OSError: if there was one.
         """
         if self._disk.error is not None:
             raise self._disk.error
@@ -51,7 +51,7 @@ class OutputFile(h5py.File):  # type: ignore[misc]
 
 
 class _Disk(io.RawIOBase):
-    """Takes everything, and keeps the first error: what comes after it is not written."""
+    """Accepts every write and keeps the first error, after which nothing is written."""
 
     def __init__(self, path: Path) -> None:
         self.error: OSError | None = None

@@ -1,4 +1,4 @@
-"""Cuts a part out of images and resizes it; labels alike, by the nearest pixel."""
+"""Crops and resizes images; labels by the nearest pixel."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Size = tuple[int, int]
 
 
 class Filter(NamedTuple):
-    """Says how pixels are resized."""
+    """Describes how pixels are resized."""
 
     image: Callable[[NDArray[np.uint8], Size], NDArray[np.uint8]]
     """Resizes one image (H, W, C)."""
     at: Callable[[int, int], NDArray[np.int64]]
-    """Returns for a side of so many pixels, resized to so many others, the pixel that is nearest to each."""
+    """Returns the nearest input pixel of each output pixel, given a side's length before and after resizing."""
 
 
 def _antialiased(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """Resizes by Pillow's bilinear filter, which takes the mean of all pixels that fall on one where it shrinks."""
+    """Resizes by Pillow's bilinear filter, which averages the pixels that fall on one when it shrinks."""
     picture = Image.fromarray(np.ascontiguousarray(image[..., 0] if image.shape[2] == 1 else image))
     return np.atleast_3d(np.asarray(picture.resize(size[::-1], Image.Resampling.BILINEAR)))
 
@@ -40,13 +40,13 @@ ANTIALIASED = Filter(_antialiased, _nearest_middle)
 
 
 class CropResize:
-    """Cuts a part out of images, then resizes it.
+    """Crops images, then resizes them.
 
     Args:
         crop: ``center``, the largest part in the middle that has the shape of ``resize`` (a square, if that is one
-            number or None); or (top, left, height, width) in pixels; None: all of the image.
-        resize: (height, width) in pixels; or one number, the shorter side, the other one in proportion; None: as it is.
-        filter: how.
+            number or None); or (top, left, height, width) in pixels; None: the whole image.
+        resize: (height, width) in pixels; or one number, the shorter side, the other in proportion; None: no resizing.
+        filter: how pixels are resized.
 
     Raises:
         ValueError: if a number is out of its range.
@@ -67,14 +67,14 @@ class CropResize:
             raise ValueError(f"resize must be at least 1 pixel, got {resize}")
 
     def __bool__(self) -> bool:
-        """Tells whether it changes anything."""
+        """Tells whether images are changed at all."""
         return self.crop is not None or self.resize is not None
 
     def box(self, height: int, width: int, name: str) -> tuple[int, int, int, int]:
-        """Returns (top, left, height, width) of the part that is kept of an image.
+        """Returns (top, left, height, width) of the crop of an image.
 
         Raises:
-            SceneFileError: naming the image, if the part does not lie in it.
+            SceneFileError: if the crop is not inside the image; it names the image.
         """
         if self.crop is None:
             return 0, 0, height, width
@@ -91,7 +91,7 @@ class CropResize:
         return top, left, rows, columns
 
     def size(self, height: int, width: int) -> Size:
-        """Returns (height, width) to which a part of that size is resized."""
+        """Returns (height, width) to which a crop of this size is resized."""
         if self.resize is None:
             return height, width
         if isinstance(self.resize, tuple):
@@ -100,22 +100,22 @@ class CropResize:
         return max(1, round(height * self.resize / shorter)), max(1, round(width * self.resize / shorter))
 
     def kept(self, height: int, width: int, name: str) -> Size:
-        """Returns (height, width) of what becomes of an image of that size.
+        """Returns (height, width) of the result for an image of this size.
 
         Raises:
-            SceneFileError: as :meth:`box` does.
+            SceneFileError: as :meth:`box`.
         """
         return self.size(*self.box(height, width, name)[2:])
 
     def image(self, image: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
-        """Returns what is kept of an image (H, W, C), resized: (h, w, C)."""
+        """Crops and resizes an image (H, W, C) to (h, w, C)."""
         top, left, height, width = self.box(image.shape[0], image.shape[1], name)
         part = image[top : top + height, left : left + width]
         size = self.size(height, width)
         return part if size == (height, width) else self.filter.image(part, size)
 
     def labels(self, maps: NDArray[Any], name: str) -> NDArray[Any]:
-        """Returns what is kept of maps (..., H, W), resized by the nearest pixel: (..., h, w)."""
+        """Crops maps (..., H, W) and resizes them by the nearest pixel to (..., h, w)."""
         top, left, height, width = self.box(maps.shape[-2], maps.shape[-1], name)
         size = self.size(height, width)
         part = maps[..., top : top + height, left : left + width]

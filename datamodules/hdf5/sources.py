@@ -1,4 +1,4 @@
-"""What is in a data file or folder: a run of scenes, opened when it is needed."""
+"""The scenes of a data file or folder, which is opened when it is needed."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ __all__ = ["Part", "parts_of"]
 
 
 class Part:
-    """A run of scenes in one file, or a folder of images. It opens at the first use in each process, never before a
-    fork, and travels without its handle.
+    """The scenes of one file or group, or a folder of images. It is opened at the first use in each process, never
+    before a fork, and pickled without its handle.
 
     Args:
         path: an HDF5 file, an ``.npz`` file or a folder.
-        view: what is kept of images and labels.
-        frames: of the sequences that clips in a folder are cut into.
+        view: crop and resizing of images and labels.
+        frames: length of the sequences that clips in a folder are cut into.
         group: of the HDF5 file.
-        split: train, val or test if the file says so.
+        split: train, val or test, if the file has splits.
 
     Attributes:
         length: number of scenes.
-        block: images that are best read together.
+        block: number of images that are best read together.
         shapes: field -> (row shape, type), ``image`` and if known ``label``, ``membership``.
         num_entities: L, if known.
         small_names: factors, and ``num_objects`` if known.
@@ -58,7 +58,7 @@ class Part:
             self._opened = os.getpid(), self._open()
 
     def read(self, start: int, stop: int, name: str, out: NDArray[Any]) -> None:
-        """Copies the rows of a block of a field into ``out``."""
+        """Copies a field's rows of one block into ``out``."""
         try:
             self._fields.columns[name].read(start, stop, out)
         except (OSError, RuntimeError) as error:
@@ -83,7 +83,7 @@ class Part:
         return self._fields.small[name]
 
     def close(self) -> None:
-        """Lets the file go; the next use opens it again."""
+        """Closes the file; the next use opens it again."""
         if self._opened is not None and self._opened[0] == os.getpid() and self._file is not None:
             self._file.close()
         self._opened = None
@@ -114,10 +114,10 @@ class Part:
 
 
 def parts_of(path: Path, view: CropResize, frames: int | None = None) -> list[Part]:
-    """Returns the runs of scenes in a file or folder: one, or one for each split where it has groups train, val, test.
+    """Returns the part of a file or folder, or one part for each of its groups train, val, test.
 
     Raises:
-        SceneFileError: if there is nothing that can be read; it names what was found.
+        SceneFileError: if there is nothing to read; it names what was found.
     """
     if frames is not None and not path.is_dir():
         raise SceneFileError(f"{path} is a file, but frames={frames} needs a folder that has one for each clip")

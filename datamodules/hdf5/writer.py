@@ -23,19 +23,19 @@ __all__ = ["BLOCK", "FORMAT", "MultiObjectWriter", "append_rows", "stored_size"]
 FORMAT = "iodine-pl/1"
 
 BLOCK = 64
-"""Images per chunk where they compress well: so they do that best (Tetrominoes 35x), and read fastest in such runs."""
+"""Images per chunk if they compress well; with 64 they compress best (Tetrominoes 35x) and are read fastest."""
 
 _WORTH_COMPRESSING = 4.0  # flat sprites: 10 and more; photographs and renderings: 1 to 2.4, and 8 times slower to read
 _BLOCKS: dict[str, Any] = {
     "chunk": BLOCK,
     "compression": "gzip",
     "compression_opts": 1,
-}  # level 4: a quarter smaller, but 1.6 times slower to read
-_SINGLY: dict[str, Any] = {"chunk": 1}  # labels too: they would shrink a file by a quarter and take half of the reading
+}  # level 4 would be a quarter smaller, but 1.6 times slower to read
+_SINGLY: dict[str, Any] = {"chunk": 1}  # labels too: packed they would save a quarter and take half of the time
 
 
 def append_rows(file: h5py.File, name: str, rows: NDArray[Any], chunk: int, **storage: Any) -> None:
-    """Adds ``rows`` (n, ...) to a dataset, made at the first call with ``chunk`` rows in a chunk and so stored."""
+    """Adds ``rows`` (n, ...) to a dataset, which the first call creates with these options."""
     if name not in file:
         row = rows.shape[1:]
         file.create_dataset(name, (0, *row), rows.dtype, maxshape=(None, *row), chunks=(chunk, *row), **storage)
@@ -45,7 +45,7 @@ def append_rows(file: h5py.File, name: str, rows: NDArray[Any], chunk: int, **st
 
 
 def stored_size(rows: NDArray[np.uint8]) -> int:
-    """Returns about how many bytes images or labels take in a file."""
+    """Estimates the bytes that images or labels take in a file."""
     return len(_packed(rows)) if _shrinks(rows) else rows.nbytes
 
 
@@ -60,17 +60,17 @@ def _packed(rows: NDArray[np.uint8]) -> bytes:
 class MultiObjectWriter:
     """Writes scenes to a file that appears when it is complete; on an error nothing is left.
 
-    Images that compress well are stored in compressed blocks of 64, others one by one as they are, which reads fastest.
-    Use it as a context manager::
+    Images that compress well are stored in compressed blocks of 64, others uncompressed one by one, which is fastest to
+    read. Use it as a context manager::
 
         with MultiObjectWriter("mine.h5", dataset="mine") as writer:
             for image, label in scenes:
                 writer.add(image, label, {"color": color})
 
     Args:
-        path: where the file will be.
-        names: of a factor that is a code: the name of 0, of 1, and so on; ``{"shape": ("", "sphere", "cube")}``.
-        attributes: root attributes that say what the file holds and where it is from.
+        path: of the file.
+        names: factor -> names of its codes 0, 1, ...: ``{"shape": ("", "sphere", "cube")}``.
+        attributes: root attributes that describe the content and its origin.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class MultiObjectWriter:
         self.names = dict(names or {})
         self.attributes = attributes
         self._waiting: list[dict[str, NDArray[Any]]] = []  # scenes given one by one
-        self._small: dict[str, list[NDArray[Any]]] = {}  # written in the end, in one piece that can be memory-mapped
+        self._small: dict[str, list[NDArray[Any]]] = {}  # written at the end, contiguous for memory-mapping
         self._count = 0
 
     def __enter__(self) -> MultiObjectWriter:
@@ -99,7 +99,7 @@ class MultiObjectWriter:
         label: NDArray[np.uint8] | None = None,
         factors: Mapping[str, Any] | None = None,
     ) -> None:
-        """Adds one scene: ``image`` (H, W, C), ``label`` (H, W), and of every factor (L, ...); see :meth:`append`."""
+        """Adds one scene: ``image`` (H, W, C), ``label`` (H, W), and factors (L, ...) each; see :meth:`append`."""
         scene = {"image": np.asarray(image)} | ({} if label is None else {"label": np.asarray(label)})
         scene |= {f"factors/{name}": np.asarray(value) for name, value in (factors or {}).items()}
         if self._waiting and scene.keys() != self._waiting[0].keys():
@@ -115,19 +115,19 @@ class MultiObjectWriter:
         factors: Mapping[str, NDArray[Any]] | None = None,
         membership: NDArray[np.unsignedinteger[Any]] | None = None,
     ) -> None:
-        """Adds n scenes; blocks of a multiple of :data:`BLOCK` are compressed once only.
+        """Adds n scenes; if n is a multiple of :data:`BLOCK`, each block is compressed only once.
 
         Args:
             image: (n, H, W, C) uint8.
-            label: (n, H, W) uint8, the entity of every pixel, 0 being the background.
-            factors: name -> (n, L, ...), entity 0 being the background. ``visibility`` (n, L) says which of the
-                entities exist; without it those do that have a pixel.
-            membership: (n, H, W) unsigned; bit l is set where the pixel belongs to entity l. Only for scenes some of
-                whose pixels belong to several or to none.
+            label: (n, H, W) uint8, the entity of every pixel; 0 is the background.
+            factors: name -> (n, L, ...); entity 0 is the background. ``visibility`` (n, L) says which entities exist;
+                without it, those with a pixel do.
+            membership: (n, H, W) unsigned; bit l is set where the pixel belongs to entity l. Only for scenes with
+                pixels that belong to several entities or to none.
 
         Raises:
-            ValueError: if a shape or type is wrong, or a label has no place among the L entities.
-            OSError: if the disk is full; the context manager makes a SceneFileError of it.
+            ValueError: if a shape or type is wrong, or a label is not below L.
+            OSError: if the disk is full; the context manager turns it into a SceneFileError.
         """
         factors = dict(factors or {})
         _check(image, label, factors, self._count)
@@ -148,7 +148,7 @@ class MultiObjectWriter:
     def _add_membership(self, label: NDArray[np.uint8], membership: NDArray[np.unsignedinteger[Any]] | None) -> None:
         if membership is None and "membership" not in self._file:
             return
-        if "membership" not in self._file:  # the scenes before had one entity at each pixel
+        if "membership" not in self._file:  # earlier scenes had one entity at each pixel
             assert membership is not None
             for start in range(0, self._count, BLOCK):
                 earlier = self._file["label"][start : min(start + BLOCK, self._count)]
@@ -158,7 +158,7 @@ class MultiObjectWriter:
         self._store("membership", membership)
 
     def _store(self, name: str, rows: NDArray[Any]) -> None:
-        """Adds rows to a dataset. Blocks have a checksum by gzip; what is stored singly gets one for each scene."""
+        """Adds rows to a dataset. Gzip adds a checksum to each block; uncompressed rows get one per scene."""
         append_rows(self._file, name, rows, **self._storage)
         if self._storage is _SINGLY:
             checksums = [google_crc32c.value(np.ascontiguousarray(row)) for row in rows]
@@ -185,7 +185,7 @@ class MultiObjectWriter:
     ) -> None:
         with self._stack:
             if error is not None:
-                raise error  # through the stack, which takes the file away and says what an error means
+                raise error  # through the stack, which deletes the file and explains the error
             self._finish()
 
 

@@ -1,4 +1,4 @@
-"""Generates CLEVR scenes with masks and factors: draws them, checks that every object can be seen, renders them."""
+"""Generates CLEVR scenes with masks and factors: samples them, checks that every object is visible, renders them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from iodine_pl.datamodules.synthetic.generator import Generator, Scenes
 __all__ = ["ClevrGenerator"]
 
 _FEWEST, _MOST = 3, 10
-_SEEN = 200  # pixels of the camera's image that show of an object at least
+_SEEN = 200  # minimum of visible pixels of an object in the camera's image
 
 
 class ClevrGenerator(Generator):
-    """Makes CLEVR scenes as they are given to the model: the square of the camera's image that experiments keep,
-    rendered at the size asked for. A scene is a function of the seed and its position; two kinds of device differ by
-    rounding.
+    """Makes CLEVR scenes as the model gets them: the square crop of the camera's image that the experiments use,
+    rendered directly at ``size``. A scene is a function of the seed and its position; CPU and GPU differ by rounding.
 
     Factors are those of the released files, each (n, 11, ...), zeros for the background and for the entities that do
-    not exist. float32: ``x``, ``y``, ``z``, ``rotation`` in degrees, ``pixel_coords`` (column, row, depth; of the
-    camera's image of 240x320 pixels), ``visibility`` (1, the background's too). Codes, uint8: ``color``, ``material``,
-    ``shape``, ``size``.
+    not exist. float32: ``x``, ``y``, ``z``, ``rotation`` in degrees, ``pixel_coords`` (column, row, depth; in the
+    camera's image of 240x320 pixels), ``visibility`` (1, also for the background). Codes, uint8: ``color``,
+    ``material``, ``shape``, ``size``.
 
     Args:
         seed: of all scenes.
@@ -50,16 +49,16 @@ class ClevrGenerator(Generator):
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.name = f"clevr_{size}px_seed{seed}"
         self.parallel = self.device == "cpu"
-        self._batch = 1 if self.device == "cpu" else 32  # on a CPU one scene at a time stays in its cache
+        self._batch = 1 if self.device == "cpu" else 32  # a single scene fits in a CPU's cache
 
     @torch.no_grad()
     def scenes(self, start: int, stop: int) -> Iterator[Scenes]:
-        """Yields ``(image, label, factors)`` of the scenes ``start`` to ``stop``."""
+        """Yields ``(image, label, factors)`` for the scenes ``start`` to ``stop``."""
         threads = torch.get_num_threads()
         try:
             for first in range(start, stop, 32):
                 if self.device == "cpu":
-                    torch.set_num_threads(1)  # processes, not threads, share the work
+                    torch.set_num_threads(1)  # the work is divided among processes, not threads
                 numbers = range(first, min(first + 32, stop))
                 groups = [numbers[i : i + self._batch] for i in range(0, len(numbers), self._batch)]
                 made = [self._scenes(group) for group in groups]
@@ -74,13 +73,13 @@ class ClevrGenerator(Generator):
         scenes = self._draw(generators)
         stage = Stage(scenes, self.device)
         top, left, side, _ = CROP
-        pixel = np.arange(self.size) * (side / self.size) + 0.5  # where the released code reads; see legacy_bilinear
+        pixel = np.arange(self.size) * (side / self.size) + 0.5  # where the released code samples; see legacy_bilinear
         rows, columns = (axis.ravel() for axis in np.meshgrid(top + pixel, left + pixel, indexing="ij"))
         label = stage.entities(rows, columns).reshape(-1, self.size, self.size).to("cpu", torch.uint8).numpy()
         return self._images(stage, generators, rows, columns), label, _factors(scenes)
 
     def _draw(self, generators: Sequence[np.random.Generator]) -> list[Scene]:
-        """Draws one scene from each generator, anew while an object of it is hidden."""
+        """Samples one scene from each generator, again as long as one of its objects is hidden."""
         grid = np.meshgrid(np.arange(FRAME[0]) + 0.5, np.arange(FRAME[1]) + 0.5, indexing="ij")
         rows, columns = (axis.ravel() for axis in grid)
         counts = [int(generator.integers(_FEWEST, _MOST + 1)) for generator in generators]
@@ -104,7 +103,9 @@ class ClevrGenerator(Generator):
         shape = (SAMPLES, len(rows), RANDOM_NUMBERS)
         random = np.stack([generator.random(shape, dtype=np.float32) for generator in generators])
         quarter = np.array([(0.0, 0.0), (0.0, 0.5), (0.5, 0.0), (0.5, 0.5)], dtype=np.float32)[:, None]
-        for k in range(RANDOM_NUMBERS // 2):  # of each pair of numbers, every ray of a pixel has its own quarter
+        for k in range(
+            RANDOM_NUMBERS // 2
+        ):  # stratified: in each pair of numbers, every ray of a pixel has its own quarter
             order = np.roll(np.arange(SAMPLES), k) if k % 2 else np.roll(np.arange(SAMPLES)[::-1], k)
             random[..., 2 * k : 2 * k + 2] = quarter[order] + random[..., 2 * k : 2 * k + 2] / 2.0
         random = random.reshape(len(generators), -1, RANDOM_NUMBERS)

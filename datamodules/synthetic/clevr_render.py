@@ -1,8 +1,8 @@
 """Renders CLEVR scenes: lamps with soft shadows, rubber and metal on a gray table, many scenes at once.
 
-Lamps, materials and colors are those of the scene file that CLEVR was rendered from, its lamps measured to the watt.
-Light that comes by way of other surfaces is not traced, but a constant from above and from below; metal shows the
-objects and the table around it, and in those other metal plainly.
+Lamps, materials and colors are those of the scene file that CLEVR was rendered from; the power of its lamps is measured
+to the watt. Indirect light is not traced: it is one constant from above and one from below. Metal reflects the objects
+and the table around it; metal objects in a reflection have no reflections of their own.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from iodine_pl.datamodules.synthetic.clevr_solids import Solids
 __all__ = ["RANDOM_NUMBERS", "SAMPLES", "Stage"]
 
 SAMPLES = 4
-"""Rays in a pixel: one in each quarter."""
+"""Rays per pixel: one in each quarter."""
 
 RANDOM_NUMBERS = 10
-"""Of each ray: 2 for its place in the pixel, 2 for each of three lamps, 2 for the rougher reflection in metal."""
+"""Per ray: 2 for its position in the pixel, 2 for each of three lamps, 2 for the rougher reflection of metal."""
 
 _LAMP_SIDE = (0.5, 1.0, 0.5)  # key, back, fill: squares that face the origin
 _LAMP_RADIANCE = ((100.0, 93.2, 81.7), (12.5, 12.5, 12.5), (22.86, 24.54, 30.0))
-_SUN = (0.4145, -0.1946, 0.889)  # where it stands
+_SUN = (0.4145, -0.1946, 0.889)  # direction to it
 _SUN_IRRADIANCE = 0.45
 _TABLE = 0.8  # albedo
-_FROM_BELOW, _FROM_ABOVE = 0.20, 0.02  # radiance by way of other surfaces
-_BACKDROP = 0.13  # radiance of the wall far behind, as metal shows it; fades to none above some 50 degrees
+_FROM_BELOW, _FROM_ABOVE = 0.20, 0.02  # indirect radiance
+_BACKDROP = 0.13  # radiance of the far wall in metal; fades to zero above some 50 degrees
 _RUBBER_GLOSS, _RUBBER_INDEX = 0.35, 1.2
 _METAL_SHARP, _METAL_GLOSS, _METAL_ROUGH = 0.6, 0.4, 0.2  # shares of the two reflections; roughness of the second
-_SUN_IN_METAL = 0.03  # roughness of the sharp reflection for the sun, which is a point here
-_BRIGHTEST = 3.0  # of a single ray, as a lamp seen in metal would leave specks
-_OFF = 1e-3  # rays start so far off a surface
+_SUN_IN_METAL = 0.03  # roughness of the sharp reflection of the sun, which is a point here
+_BRIGHTEST = 3.0  # limit for a single ray, since lamps reflected in metal would leave specks
+_OFF = 1e-3  # distance from a surface at which rays start
 _FAR = 1e8
 
 
 class _Surface(NamedTuple):
-    """What rays have met, all (S, R, ...): ``point``, ``normal``, ``solid`` (-1: the table), ``color``, ``metal``."""
+    """What rays have hit, all (S, R, ...): ``point``, ``normal``, ``solid`` (-1: the table), ``color``, ``metal``."""
 
     point: Tensor
     normal: Tensor
@@ -54,7 +54,7 @@ class _Surface(NamedTuple):
 
 
 class Stage:
-    """Some scenes on a device, to be looked at along rays."""
+    """Several scenes on a device, through which rays are traced."""
 
     def __init__(self, scenes: Sequence[Scene], device: torch.device | str) -> None:
         most = max(len(scene.radius) for scene in scenes)
@@ -83,7 +83,7 @@ class Stage:
         self._lamp_axes = torch.stack([level, torch.cross(facing, level, dim=-1), facing], dim=2)  # (S, 3, 3 axes, 3)
 
     def entities(self, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Tensor:
-        """Returns what is seen at points of the image (R,) of every scene: (S, R), 0 for the table, else 1, 2, ..."""
+        """Returns the visible entity at points of the image (R,) in every scene: (S, R), 0 for the table, 1, 2, ..."""
         towards = np.stack([camera.directions(rows, columns) for camera in self.cameras])
         origin, direction = self._rays(towards)
         hit = self.solids.closest(origin, direction, torch.full(direction.shape[:2], -1, device=self.device))
@@ -93,7 +93,7 @@ class Stage:
         """Returns the light (S, R, 3), linear RGB, that arrives along rays.
 
         Args:
-            rows, columns: (S, R) where they cross the image.
+            rows, columns: (S, R) where the rays cross the image.
             random: (S, R, 8) uniform numbers.
         """
         each = zip(self.cameras, rows, columns, strict=True)
@@ -115,7 +115,7 @@ class Stage:
     def _look(
         self, origin: Tensor, direction: Tensor, own: Tensor, random: Tensor, depth: int, lamps: int = 0
     ) -> Tensor:
-        """Returns the light (S, R, 3) that comes back along rays; the first ``lamps`` of them see lamps too."""
+        """Returns the light (S, R, 3) that arrives along rays; the first ``lamps`` of them can also hit lamps."""
         surface, distance = self._meet(origin, direction, own)
         diffuse, gloss = self._lit(surface, direction, random, sharp=depth == 0)
         facing = -(direction * surface.normal).sum(-1)
@@ -151,7 +151,7 @@ class Stage:
         return _Surface(point + _OFF * normal, normal, solid, color, self._metal[which], lost), distance
 
     def _lit(self, surface: _Surface, direction: Tensor, random: Tensor, sharp: bool) -> tuple[Tensor, Tensor]:
-        """Returns what lamps and sun send back along the rays: by the diffuse color, and by gloss without color."""
+        """Returns the light of lamps and sun reflected along the rays: diffuse with color, and gloss without color."""
         up = surface.normal[..., 2:]
         diffuse = math.pi * (_FROM_BELOW * (1.0 - up) + _FROM_ABOVE * (1.0 + up)) / 2.0 * torch.ones_like(surface.color)
         gloss = torch.zeros_like(diffuse)
@@ -188,11 +188,11 @@ class Stage:
     def _add_metal(
         self, light: Tensor, metal: Tensor, surface: _Surface, gloss: Tensor, mirrored: Tensor, random: Tensor
     ) -> Tensor:
-        """Replaces the light of metal by its two reflections of what is around."""
+        """Replaces the light of metal by its two reflections of the surroundings."""
         most = int(metal.sum(1).max())
         if not most:
             return light
-        chosen = metal.byte().topk(most, dim=1).indices  # (S, most): metal first, then others, which are thrown away
+        chosen = metal.byte().topk(most, dim=1).indices  # (S, most): metal first, then others, which are discarded
         kept = metal.gather(1, chosen)
 
         def of(values: Tensor) -> Tensor:
@@ -202,7 +202,7 @@ class Stage:
         spread = numbers[..., 6:8]
         scattered = [_scattered(mirror, normal, turned) for turned in (spread, (spread + 0.5) % 1.0)]
         rays = torch.cat([mirror, *scattered], 1)
-        # Lamps show in the sharp reflection; of the rougher one they are in the gloss.
+        # The sharp reflection shows lamps; in the rougher one they are part of the gloss.
         start, own, again = (torch.cat([x] * 3, 1) for x in (point, surface.solid.gather(1, chosen), numbers))
         seen = self._look(start, rays, own, again, depth=1, lamps=most)
         sharp, *rough = seen.clamp(max=_BRIGHTEST).chunk(3, dim=1)
@@ -213,7 +213,7 @@ class Stage:
         return light
 
     def _lamp_seen(self, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the radiance (S, R, 3) of the lamp that a ray meets first and how far that is."""
+        """Returns the radiance (S, R, 3) of the first lamp that each ray hits, and its distance."""
         seen = torch.zeros_like(direction)
         reach = torch.full_like(direction[..., 0], _FAR)
         for lamp in range(3):
@@ -231,13 +231,13 @@ class Stage:
 
 
 def _surroundings(direction: Tensor) -> Tensor:
-    """Returns roughly what there is to be reflected in a direction: table below, little above."""
+    """Returns an estimate of the light that is reflected from a direction: the table below, little above."""
     below = (0.5 - direction[..., 2:] / 0.7).clamp(0.0, 1.0)
     return _FROM_BELOW * below + _FROM_ABOVE * (1.0 - below)
 
 
 def _fresnel(cosine: Tensor, index: float) -> Tensor:
-    """Returns the part of unpolarised light that a dielectric reflects."""
+    """Returns the fraction of unpolarized light that a dielectric reflects."""
     inner = (index**2 - 1.0 + cosine.square()).sqrt()
     straight = (inner - cosine) / (inner + cosine)
     crossed = (cosine * (inner + cosine) - 1.0) / (cosine * (inner - cosine) + 1.0)
@@ -245,7 +245,7 @@ def _fresnel(cosine: Tensor, index: float) -> Tensor:
 
 
 def _ggx(normal: Tensor, view: Tensor, towards: Tensor, alpha: Tensor | float) -> Tensor:
-    """Returns the reflectance (S, R) of a rough mirror without color (Walter et al. 2007)."""
+    """Returns the reflectance (S, R) of a rough colorless mirror (Walter et al. 2007)."""
     half = torch.nn.functional.normalize(view + towards, dim=-1)
     squared = torch.as_tensor(alpha, device=normal.device) ** 2
     peak = (normal * half).sum(-1).clamp(0.0, 1.0).square() * (squared - 1.0) + 1.0
@@ -256,7 +256,7 @@ def _ggx(normal: Tensor, view: Tensor, towards: Tensor, alpha: Tensor | float) -
 
 
 def _scattered(mirrored: Tensor, normal: Tensor, random: Tensor) -> Tensor:
-    """Turns mirrored rays as the facets of the rougher reflection do; none goes into the surface."""
+    """Scatters mirrored rays like the facets of the rougher reflection; none goes into the surface."""
     u, v = random.unbind(-1)
     cosine = ((1.0 - u) / (1.0 + (_METAL_ROUGH**2 - 1.0) * u)).sqrt()
     sine, angle = (1.0 - cosine.square()).clamp(min=0.0).sqrt(), 2.0 * math.pi * v

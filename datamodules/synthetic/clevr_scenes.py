@@ -1,4 +1,4 @@
-"""Draws CLEVR scenes by the rules of its generator (Johnson et al. 2017): what stands where, camera and lights."""
+"""Samples CLEVR scenes by the rules of its generator (Johnson et al. 2017): objects, camera and lights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PALETTE = np.array(  # by code: none, red, cyan, green, blue, brown, gray, purpl
     ]
 )
 FRAME = (240, 320)
-"""Rows and columns of the image that the camera takes."""
+"""Rows and columns of the camera's image."""
 
 _CAMERA = np.array([7.4811, -6.5076, 5.3437])
 _CAMERA_JITTER = 0.5
@@ -34,14 +34,14 @@ _HALF_WIDTH = math.tan(math.radians(49.134) / 2)  # of the image at distance 1: 
 _LIGHTS = np.array([[6.4467, -2.9052, 4.2584], [-1.1685, 2.646, 5.8157], [-4.6711, -4.0136, 3.0112]])  # key, back, fill
 _LIGHT_JITTER = 1.0
 _RADIUS = {1: 0.7, 2: 0.35}  # large, small
-_AREA = 3.0  # objects stand on a square of twice this side
-_GAP = 0.25  # between any two, at least
-_MARGIN = 0.4  # between any two, at least, left-right and front-behind as seen, unless they are level
-_TRIES = 50  # places tried for one object before the scene is begun anew
+_AREA = 3.0  # objects are placed in a square of twice this side
+_GAP = 0.25  # minimum between any two objects
+_MARGIN = 0.4  # minimum between any two along the camera's left-right and front-behind, unless they are level
+_TRIES = 50  # places tried for one object before the scene is started again
 
 
 class Camera(NamedTuple):
-    """A pinhole: its place, and unit vectors across, down and ahead, each (3,)."""
+    """A pinhole camera: its position, and unit vectors across, down and ahead, each (3,)."""
 
     place: NDArray[np.float64]
     across: NDArray[np.float64]
@@ -57,14 +57,14 @@ class Camera(NamedTuple):
         return Camera(place, across, np.cross(ahead, across), ahead)
 
     def directions(self, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Returns the unit directions (..., 3) of points of the image, in pixels from its upper left corner."""
+        """Returns the unit directions (..., 3) of points of the image, given in pixels from its upper left corner."""
         scale = 2.0 * _HALF_WIDTH / FRAME[1]
         right = ((columns - FRAME[1] / 2) * scale)[..., None] * self.across
         towards = right + ((rows - FRAME[0] / 2) * scale)[..., None] * self.down + self.ahead
         return np.asarray(towards / np.linalg.norm(towards, axis=-1, keepdims=True))
 
     def project(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Returns column, row and depth (..., 3) of points of the world."""
+        """Returns column, row and depth (..., 3) of points in the world."""
         offset = points - self.place
         depth = offset @ self.ahead
         scale = FRAME[1] / (2.0 * _HALF_WIDTH)
@@ -74,8 +74,8 @@ class Camera(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """n objects: ``place`` (n, 3) of their centers, ``radius`` (n,) or half the side of a cube, ``rotation`` (n,) in
-    degrees, the integer codes of the released files (n,); the camera; ``lights`` (3, 3), the places of the lamps."""
+    """n objects: centers ``place`` (n, 3), ``radius`` (n,) or half the side of a cube, ``rotation`` (n,) in degrees,
+    the integer codes of the released files (n,); the camera; ``lights`` (3, 3), the positions of the lamps."""
 
     place: NDArray[np.float64]
     radius: NDArray[np.float64]
@@ -89,7 +89,7 @@ class Scene(NamedTuple):
 
 
 def draw_scene(rng: np.random.Generator, objects: int) -> Scene:
-    """Draws a scene of so many objects; whether each of them can be seen is for the caller to check."""
+    """Samples a scene with this number of objects; the caller checks that each is visible."""
     camera = Camera.at(_CAMERA + rng.uniform(-_CAMERA_JITTER, _CAMERA_JITTER, 3))
     lights = _LIGHTS + rng.uniform(-_LIGHT_JITTER, _LIGHT_JITTER, (3, 3))
     ahead = camera.ahead[:2] / np.linalg.norm(camera.ahead[:2])
@@ -118,7 +118,7 @@ def draw_scene(rng: np.random.Generator, objects: int) -> Scene:
 def _place(
     rng: np.random.Generator, reach: NDArray[np.float64], radius: NDArray[np.float64], views: NDArray[np.float64]
 ) -> NDArray[np.float64] | None:
-    """Puts the objects one after the other where there is room; None if there is none for one of them."""
+    """Places the objects one after the other where there is space; None if there is none for one of them."""
     places = np.empty((0, 2))
     for k in range(len(reach)):
         tried = rng.uniform(-_AREA, _AREA, (_TRIES, 2))

@@ -1,4 +1,4 @@
-"""Where rays meet spheres, cylinders and cubes with rounded edges, for many scenes at once."""
+"""Intersects rays with spheres, cylinders and cubes with rounded edges, for many scenes at once."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from iodine_pl.datamodules.synthetic.clevr_scenes import CUBE, CYLINDER, SPHERE
 
 __all__ = ["Hit", "Solids"]
 
-_BEVEL = {CUBE: 0.2, CYLINDER: 0.1}  # radius of the rounded edges, as a part of the solid's own
-_STEPS = 10  # along the ray towards a rounded edge; the start lies on the sharp solid around it
-_TOUCH = 2e-3  # a ray that comes so near has hit
+_BEVEL = {CUBE: 0.2, CYLINDER: 0.1}  # radius of the rounded edges, relative to that of the solid
+_STEPS = 10  # along the ray to a rounded edge, starting on the sharp solid around it
+_TOUCH = 2e-3  # distance at which a ray has hit
 _FAR = 1e9
 
 
 class Hit(NamedTuple):
-    """Where rays end: ``distance`` (S, R), ``solid`` (S, R), its number or -1 for none."""
+    """What rays hit: ``distance`` (S, R), and ``solid`` (S, R), its number or -1 for none."""
 
     distance: Tensor
     solid: Tensor
@@ -38,13 +38,13 @@ class Solids:
     def __init__(self, place: Tensor, radius: Tensor, turn: Tensor, shape: Tensor) -> None:
         self.place, self.radius, self.shape = place, radius, shape
         self.cosine, self.sine = turn.cos(), turn.sin()
-        # A sphere around each solid; none has more corners than the cube.
+        # A bounding sphere of each solid; the cube's is the largest.
         self._around = radius * torch.where(shape == SPHERE, 1.0, torch.where(shape == CYLINDER, 2.0**0.5, 3.0**0.5))
 
     def closest(self, origin: Tensor, direction: Tensor, own: Tensor) -> Hit:
-        """Returns what rays (S, R, 3) meet first.
+        """Returns what rays (S, R, 3) hit first.
 
-        ``own`` (S, R) is the solid that a ray starts from, or -1; as all are convex it is never in the way.
+        ``own`` (S, R) is the solid that a ray starts from, or -1. It is never hit, since all solids are convex.
         """
         near = self._near(origin, direction, own)
         pairs = near.nonzero(as_tuple=True)
@@ -54,9 +54,9 @@ class Solids:
         return Hit(best.values, torch.where(best.values < _FAR, best.indices, -1))
 
     def blocked(self, origin: Tensor, direction: Tensor, limit: Tensor, wanted: Tensor, own: Tensor) -> Tensor:
-        """Tells which rays (S, R, 3) meet something nearer than ``limit`` (S, R).
+        """Tells which rays (S, R, 3) hit something nearer than ``limit`` (S, R).
 
-        Only the ``wanted`` (S, R) are looked at; ``own`` as in :meth:`closest`.
+        Only the rays in ``wanted`` (S, R) are traced; ``own`` as in :meth:`closest`.
         """
         near = self._near(origin, direction, own) & wanted.unsqueeze(2)
         pairs = near.nonzero(as_tuple=True)
@@ -66,7 +66,7 @@ class Solids:
         return found
 
     def normal(self, solid: Tensor, point: Tensor) -> Tensor:
-        """Returns the outward unit normals (S, R, 3) at points of the surfaces of solids (S, R); any where it is -1."""
+        """Returns the outward unit normals (S, R, 3) at points on solids (S, R); undefined where these are -1."""
         pairs = (torch.arange(len(solid), device=solid.device).unsqueeze(1).expand_as(solid), solid.clamp(min=0))
         local = self._turned(point - self.place[pairs], pairs)
         _, core = self._edge_and_core(pairs)
@@ -82,7 +82,7 @@ class Solids:
         return torch.nn.functional.normalize(turned, dim=-1)
 
     def _near(self, origin: Tensor, direction: Tensor, own: Tensor) -> Tensor:
-        """Tells (S, R, M) which rays meet the sphere around each solid but their own."""
+        """Tells (S, R, M) which rays hit the bounding sphere of each solid except their own."""
         centers = self.place.transpose(1, 2)
         along = torch.bmm(direction, centers) - (direction * origin).sum(-1, keepdim=True)
         apart = torch.bmm(origin, centers).mul_(-2.0)
@@ -94,19 +94,19 @@ class Solids:
         return ~(missed | (along <= -around) | (around == 0.0) | same)
 
     def _turned(self, vector: Tensor, pairs: tuple[Tensor, ...]) -> Tensor:
-        """Returns vectors of the world in the frame of the solids."""
+        """Transforms vectors from the world to the frame of the solids."""
         cosine, sine = self.cosine[pairs], self.sine[pairs]
         x, y, z = vector.unbind(-1)
         return torch.stack([x * cosine + y * sine, y * cosine - x * sine, z], dim=-1)
 
     def _edge_and_core(self, pairs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """Returns the radius of the rounded edges, and the half side of the sharp core that they go around."""
+        """Returns the radius of the rounded edges, and half the side of the sharp core inside of them."""
         radius = self.radius[pairs]
         edge = radius * torch.where(self.shape[pairs] == CUBE, _BEVEL[CUBE], _BEVEL[CYLINDER])
         return edge, radius - edge
 
     def _distance(self, pairs: tuple[Tensor, ...], origin: Tensor, direction: Tensor) -> Tensor:
-        """Returns how far (P,) the rays go to the solids of ``pairs`` (scene, ray, solid), far away if they miss."""
+        """Returns the distances (P,) from rays to solids for ``pairs`` (scene, ray, solid), very large for a miss."""
         where, which = pairs[:2], (pairs[0], pairs[2])
         start = self._turned(origin[where] - self.place[which], which)
         towards = self._turned(direction[where], which)
@@ -127,7 +127,7 @@ def _sphere(start: Tensor, towards: Tensor, radius: Tensor, edge: Tensor, core: 
 
 
 def _slab(start: Tensor, towards: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns where rays enter and leave the space between two planes at -half and half."""
+    """Returns the distances at which rays enter and leave the space between two planes at -half and half."""
     inverse = 1.0 / torch.where(towards.abs() < 1e-9, 1e-9, towards)
     middle, reach = -start * inverse, half * inverse.abs()
     return middle - reach, middle + reach
@@ -170,9 +170,9 @@ def _march(
     edge: Tensor,
     outside: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """Goes from the sharp solid around a rounded one to the latter, each step as far as nothing can be in the way."""
+    """Marches from the sharp solid to the rounded one inside of it, in steps as long as nothing can be hit."""
     distance = torch.full_like(enter, _FAR)
-    enter = enter.clamp(min=0.0)  # a ray may start between the two, under a rounded edge
+    enter = enter.clamp(min=0.0)  # a ray may start between the two, at a rounded edge
     todo = (enter < leave).nonzero().squeeze(1)
     at = enter[todo]
     start, towards, leave, core, edge = start[todo], towards[todo], leave[todo], core[todo], edge[todo]

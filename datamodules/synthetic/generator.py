@@ -1,4 +1,4 @@
-"""What all generators of scenes have in common."""
+"""The interface of all scene generators."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Generator(ABC):
     """Makes scenes, each a function of the seed and its position. It is pickled for other processes.
 
     Attributes:
-        name: names all that the scenes depend on.
-        shard: scenes in a file.
+        name: contains everything that the scenes depend on.
+        shard: number of scenes in a file.
         names: factor -> names of its codes.
-        parallel: several processes are worth their start.
+        parallel: whether several processes are worth their start-up time.
     """
 
     name: str
@@ -32,4 +32,4 @@ class Generator(ABC):
 
     @abstractmethod
     def scenes(self, start: int, stop: int) -> Iterator[Scenes]:
-        """Yields the scenes ``start`` to ``stop``, some at a time; the start is a multiple of :attr:`shard`."""
+        """Yields the scenes ``start`` to ``stop``, some at a time; ``start`` is a multiple of :attr:`shard`."""

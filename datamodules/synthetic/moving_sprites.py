@@ -1,4 +1,4 @@
-"""Sequences of sprites that move: those of Multi-dSprites, each with a velocity, turned back at the borders."""
+"""Sequences of the sprites of Multi-dSprites, each with a velocity, which reverses at the borders."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from iodine_pl.datamodules.synthetic.multi_dsprites import SCALES, SHAPES, compo
 
 __all__ = ["MovingSprites"]
 
-_FASTEST = 0.12  # of the way that a sprite's middle has from border to border, in a frame
-_TURN = 0.3  # radians in a frame, at most
+_FASTEST = 0.12  # per frame, as a fraction of the way of a sprite's center from border to border
+_TURN = 0.3  # radians per frame, at most
 
 
 class MovingSprites(Dataset[dict[str, Any]]):
-    """Makes sequences when they are asked for; each is a function of the seed and its position.
+    """Generates sequences on the fly; each is a function of the seed and its position.
 
-    Sprites of Multi-dSprites, with hue, saturation and value uniform, on black; they fly straight and turn evenly, the
-    later ones in front. Nothing is stored: a sequence of 8 frames takes a millisecond or two.
+    The sprites are those of Multi-dSprites, with uniform hue, saturation and value, on black. They move straight and
+    rotate evenly; later sprites are in front. Nothing is stored: a sequence of 8 frames takes a millisecond or two.
 
     Args:
         count: number of sequences.
-        frames: in each.
-        seed: of all.
-        min_sprites, max_sprites: in a sequence.
+        frames: number of frames in each.
+        seed: of all sequences.
+        min_sprites, max_sprites: number of sprites in a sequence.
 
     Raises:
         ValueError: if a number is out of its range.
     """
 
-    window = 1  # there are no blocks that are read together
+    window = 1  # each sequence is its own block
 
     def __init__(self, count: int, frames: int, seed: int = 0, min_sprites: int = 1, max_sprites: int = 3) -> None:
         if count < 1 or frames < 1 or not 1 <= min_sprites <= max_sprites:
@@ -50,12 +50,12 @@ class MovingSprites(Dataset[dict[str, Any]]):
         return self.count
 
     def block_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns the block that each sequence is read with: itself."""
+        """Returns the block of each sequence: itself."""
         return indices
 
     def __getitem__(self, indices: Sequence[int]) -> dict[str, Any]:
         """Returns a batch of arrays: ``image`` (B, S, 64, 64, 3) and ``label`` (B, S, 64, 64) uint8, ``index``,
-        ``num_objects`` and ``factors``: ``x``, ``y`` (B, S, L) and others that stay, (B, L, ...), entity 0 the
+        ``num_objects`` and ``factors``: ``x``, ``y`` (B, S, L), and constant ones (B, L, ...); entity 0 is the
         background."""
         made = [self._sequence(int(index)) for index in indices]
         image, label, counts, factors = zip(*made, strict=True)
@@ -76,7 +76,7 @@ class MovingSprites(Dataset[dict[str, Any]]):
 
         def places() -> NDArray[np.float64]:
             start, velocity = rng.random(entities), rng.uniform(-_FASTEST, _FASTEST, entities)
-            # A straight way, folded at 0 and 1.
+            # A straight path, reflected at 0 and 1.
             return 1.0 - np.abs((start + velocity * time) % 2.0 - 1.0)
 
         drawn = {

@@ -1,7 +1,7 @@
 """Generates Multi-dSprites scenes: the outlines of dSprites, in the three variants of DeepMind's dataset.
 
-The outlines are fitted to frames of dSprites itself. How many sprites there are and where colors come from follows the
-dataset's description; that a sprite shows at least 20 pixels, and the order of the shapes' codes, are assumed.
+The outlines are fitted to frames of dSprites itself. The numbers of sprites and the distributions of colors follow the
+dataset's description. Two things are assumed: a sprite shows at least 20 pixels, and the order of the shapes' codes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _RIGHT_HALF = (  # radii of the heart at scale 1, every 3.75 degrees from its no
 )
 _HEART = np.array([*_RIGHT_HALF, *_RIGHT_HALF[-2:0:-1]], dtype=np.float32)  # once around, clockwise from the notch
 _PATCH = 31  # pixels: the largest sprite, a turned square, is 27.2 across
-_SEEN = 20  # pixels that show of a sprite at least
+_SEEN = 20  # minimum of visible pixels of a sprite
 _BLOCK = 256  # scenes made at a time from one seed
 
 
@@ -59,7 +59,7 @@ def sprite(
     x: NDArray[np.float64],
     y: NDArray[np.float64],
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Draws n sprites: ``(mask, corner)``, a patch (n, 31, 31) and its first row and column (n, 2) in the image.
+    """Draws n sprites and returns ``(mask, corner)``: a patch (n, 31, 31), and its first row and column (n, 2).
 
     All arguments are (n,): ``shape`` 1 to 3, ``scale`` 0.5 to 1, ``orientation`` in radians, counter-clockwise, ``x``
     (across) and ``y`` (down) in [0, 1]. A pixel is inside if its center is.
@@ -91,16 +91,16 @@ def _inside_heart(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.
 
 
 class MultiDSpritesGenerator(Generator):
-    """Makes scenes of sprites, later ones in front; a scene is a function of the seed and its position.
+    """Makes scenes of sprites, with later ones in front; a scene is a function of the seed and its position.
 
     Factors, each (n, L, ...) float32 with zeros for the background and the entities that do not exist: ``x``, ``y`` in
-    [0, 1], ``shape`` 1 to 3, ``orientation`` in radians, ``scale`` 0.5 to 1, ``color`` in [0, 1] (the background's
-    too), ``visibility``. L is 6, 5 and 4 as in the real files.
+    [0, 1], ``shape`` 1 to 3, ``orientation`` in radians, ``scale`` 0.5 to 1, ``color`` in [0, 1] (also for the
+    background), ``visibility``. L is 6, 5 and 4 as in the real files.
 
     Args:
         seed: of all scenes.
-        variant: ``colored_on_grayscale``: 2 to 5 sprites, hue, saturation and value uniform, on uniform gray;
-            ``colored_on_colored``: 1 to 4, RGB uniform on RGB uniform; ``binarized``: 2 or 3, white on black, one
+        variant: ``colored_on_grayscale``: 2 to 5 sprites with uniform hue, saturation and value, on uniform gray;
+            ``colored_on_colored``: 1 to 4, with uniform RGB on uniform RGB; ``binarized``: 2 or 3, white on black, one
             channel.
 
     Raises:
@@ -118,7 +118,7 @@ class MultiDSpritesGenerator(Generator):
         self.name = f"multi_dsprites_{variant}_seed{seed}"
 
     def scenes(self, start: int, stop: int) -> Iterator[Scenes]:
-        """Yields ``(image, label, factors)`` of the scenes ``start``, a multiple of 256, to ``stop``."""
+        """Yields ``(image, label, factors)`` for the scenes ``start``, a multiple of 256, to ``stop``."""
         for first in range(start, stop, _BLOCK):
             image, label, factors = self._block(np.random.default_rng([self.seed, first // _BLOCK]))
             n = min(_BLOCK, stop - first)
@@ -131,7 +131,7 @@ class MultiDSpritesGenerator(Generator):
         label = np.zeros((n, _SIDE, _SIDE), dtype=np.uint8)
         exists = np.arange(entities) <= rng.integers(rules.fewest, rules.most + 1, size=n)[:, None]
         todo = np.arange(n)
-        while len(todo):  # a scene in which a sprite hardly shows is drawn anew, with as many sprites
+        while len(todo):  # a scene with a hidden sprite is sampled again, with the same number of sprites
             size = (len(todo), entities)
             drawn = {
                 "x": rng.choice(POSITIONS, size),
@@ -154,7 +154,7 @@ class MultiDSpritesGenerator(Generator):
         return image, label, {name: values.astype(np.float32) for name, values in factors.items()}
 
     def _colors(self, rng: np.random.Generator, n: int, entities: int) -> NDArray[np.float64]:
-        """Returns the colors (n, L, C), the background's first."""
+        """Returns the colors (n, L, C), that of the background first."""
         if self.variant == "binarized":
             return np.broadcast_to(np.arange(entities)[:, None] > 0, (n, entities, 1)).astype(np.float64)
         color = rng.random((n, entities, 3))
@@ -165,7 +165,7 @@ class MultiDSpritesGenerator(Generator):
 
 
 def compose(there: NDArray[np.bool_], factors: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
-    """Puts the sprites of some scenes on one another: label maps (n, 64, 64)."""
+    """Overlays the sprites of some scenes and returns the label maps (n, 64, 64)."""
     label = np.zeros((len(there), _SIDE, _SIDE), dtype=np.uint8)
     scene, entity = np.nonzero(there)  # by scene, then by entity
     mask, corner = sprite(*(factors[name][scene, entity] for name in ("shape", "scale", "orientation", "x", "y")))

@@ -1,4 +1,4 @@
-"""Writes generated scenes to files of some thousand each, by several processes, resumable."""
+"""Writes generated scenes to files of some thousand each, with several processes; it can be resumed."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from iodine_pl.datamodules.synthetic.generator import Generator
 
 __all__ = ["default_processes", "generate", "generate_part", "shards_of"]
 
-_REFUSED = "refused: "  # begins what a process says for the one that started it
+_REFUSED = "refused: "  # prefix of a process's message to its parent
 
 
 def shards_of(generator: Generator, folder: Path, count: int) -> list[Path]:
-    """Returns the files of the first ``count`` scenes, whether they are there or not.
+    """Returns the files of the first ``count`` scenes, whether they exist or not.
 
-    A file that goes further than needed serves as well.
+    A file with more scenes than needed is used too.
     """
     files = []
     for start in range(0, count, generator.shard):
@@ -42,9 +42,9 @@ def shards_of(generator: Generator, folder: Path, count: int) -> list[Path]:
 
 
 def default_processes(generator: Generator) -> int:
-    """Returns the number of cores that this process may use, or 1 where that would not pay.
+    """Returns the number of cores that this process may use, or 1 if more would not be faster.
 
-    It is 1 as well for a class of the script that is run, which another process cannot import.
+    It is also 1 for a generator defined in the running script, which another process cannot import.
     """
     if not generator.parallel or type(generator).__module__ == "__main__":
         return 1
@@ -54,15 +54,15 @@ def default_processes(generator: Generator) -> int:
 def generate(
     generator: Generator, folder: Path, count: int, processes: int | None = None, first: int = 0
 ) -> list[Path]:
-    """Writes those files of the first ``count`` scenes that are not there yet, and returns all of them.
+    """Writes the missing files of the first ``count`` scenes, and returns all files.
 
-    Files that end before the scene ``first`` are left out: a scene is a function of the seed and its position.
+    Files that end before the scene ``first`` are left out, since a scene depends only on the seed and its position.
 
-    Each file appears when it is complete, so a generation that was interrupted goes on with the file it was at.
+    Each file appears when it is complete, so an interrupted generation continues with its last file.
 
     Raises:
-        SceneFileError: if the folder cannot be written to, or has no room for the files.
-        RuntimeError: if another process that was started failed; with what it printed.
+        SceneFileError: if the folder cannot be written to, or the disk has no space for the files.
+        RuntimeError: if a started process failed; the message has its output.
     """
     files = shards_of(generator, folder, count)[first // generator.shard :]
     missing = [file for file in files if not file.exists()]
@@ -79,10 +79,10 @@ def generate(
 
 
 def generate_part(generator: Generator, folder: Path, count: int, number: int, parts: int) -> None:
-    """Writes the part ``number`` of ``parts`` of what :func:`generate` would write, to share the work among machines.
+    """Writes part ``number`` of ``parts`` of the files of :func:`generate`, to divide the work among machines.
 
     Raises:
-        SceneFileError: if the folder cannot be written to, or has no room for the files.
+        SceneFileError: if the folder cannot be written to, or the disk has no space for the files.
     """
     missing = [file for file in shards_of(generator, folder, count)[number::parts] if not file.exists()]
     if missing:
@@ -91,7 +91,7 @@ def generate_part(generator: Generator, folder: Path, count: int, number: int, p
 
 
 def _ask_for_space(generator: Generator, files: Sequence[Path]) -> None:
-    """Asks before the work whether the disk has room for it, going by the size of the first scene.
+    """Checks in advance, from the size of the first scene, that the disk has space for all.
 
     Raises:
         SceneFileError: if it has not.
@@ -118,7 +118,7 @@ def _write_all(generator: Generator, files: Sequence[Path]) -> None:
 
 def _progress(generator: Generator, files: Sequence[Path]) -> tqdm[Any]:
     total = sum(stop - start for start, stop in map(_range_of, files))
-    pause = 0.1 if sys.stderr.isatty() else 10.0  # seconds; in a log each sight of the bar is a line
+    pause = 0.1 if sys.stderr.isatty() else 10.0  # seconds; in a log each update of the bar is a line
     return tqdm(total=total, desc=f"generating {generator.name}", unit=" scenes", smoothing=0.05, mininterval=pause)
 
 
@@ -146,13 +146,13 @@ def _write(generator: Generator, file: Path, progress: _Progress) -> None:
 def _in_processes(generator: Generator, shares: Sequence[Sequence[Path]], progress: tqdm[Any]) -> None:
     """Starts a process for each share of the files.
 
-    Unlike a process pool it does not run the calling script again, so that script needs no ``if __name__`` guard.
+    Unlike a process pool, it does not run the calling script again, so the script needs no ``if __name__`` guard.
     """
 
     failed: list[int] = []  # numbers of processes, the first that failed first
 
     def follow(number: int) -> None:
-        # Both streams are read to their end, whatever comes: a process waits where nobody takes what it prints.
+        # Both streams are read to their end in any case, since a process blocks if nobody reads its output.
         for line in children[number].stdout or ():
             if line.strip().isdigit():
                 progress.update(int(line))
@@ -189,12 +189,12 @@ def _in_processes(generator: Generator, shares: Sequence[Sequence[Path]], progre
 
 @contextmanager
 def _started(generator: Generator, files: Sequence[Path]) -> Iterator[subprocess.Popen[str]]:
-    """Starts a process that writes the files, and ends it on the way out.
+    """Starts a process that writes the files, and ends it when the block ends.
 
-    Each line that it prints is a number of scenes that it has made since the last one.
+    Each line that it prints is the number of scenes made since the previous line.
     """
     command = [sys.executable, "-c", f"from {__name__} import _work; _work()"]
-    # The generator is pickled by itself, as the other process must know where to import from before it unpickles it.
+    # The generator is pickled separately, since the other process needs the import path before it unpickles it.
     order = (sys.path, pickle.dumps(generator), [file.absolute() for file in files])
     with TemporaryFile() as stdin:
         pickle.dump(order, stdin)
@@ -210,12 +210,12 @@ def _started(generator: Generator, files: Sequence[Path]) -> Iterator[subprocess
 
 
 def _work() -> None:
-    """Writes the files that :func:`_started` asked for."""
+    """Writes the files for :func:`_started`."""
     sys.path[:], pickled, files = pickle.load(sys.stdin.buffer)
     generator = pickle.loads(pickled)
     lines = _Lines(sys.stdout)
     try:
-        with redirect_stdout(sys.stderr):  # what a generator prints is no number of scenes
+        with redirect_stdout(sys.stderr):  # a generator's own output must not be read as a number of scenes
             for file in files:
                 _write(generator, file, lines)
     except SceneFileError as error:
@@ -223,7 +223,7 @@ def _work() -> None:
 
 
 class _Lines:
-    """Takes the place of a progress bar in a process that another one follows."""
+    """Replaces the progress bar in a started process."""
 
     def __init__(self, out: IO[str]) -> None:
         self._out = out

@@ -1,6 +1,6 @@
-"""Generates Tetrominoes scenes like those of DeepMind's dataset: same pieces, same bevelled cells, same colors.
+"""Generates Tetrominoes scenes like those of DeepMind's dataset: same pieces, same beveled cells, same colors.
 
-The look is measured on real records; that shapes, colors and positions are uniform is inferred from few of them.
+The look is measured on real records. That shapes, colors and positions are uniform is inferred from a few of them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SHAPES: tuple[str, ...] = (
     "#./##/#.",
     "##/##",
 )
-"""Rows of each piece; its number in the files is its position here plus 1. 1, 4 and 8 were not seen, but inferred."""
+"""Rows of each piece; its number in the files is its position here plus 1. Pieces 1, 4 and 8 are inferred, not seen."""
 
 COLORS: NDArray[np.uint8] = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], dtype=np.uint8)
 
@@ -52,7 +52,7 @@ _CELL = np.array(  # brightness of the 5x5 pixels of a cell, the same in every c
 )
 _SIDE = len(_CELL)
 _PIXELS = 4 * _SIDE * _SIDE
-_TRIES = 100  # positions tried for a piece before its scene starts anew
+_TRIES = 100  # positions tried for a piece before its scene starts again
 
 
 def _pieces() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -80,15 +80,14 @@ class TetrominoesGenerator(Generator):
 
     The factors are those of the real files, each (n, objects + 1, ...) float32 with zeros for the background: ``x`` the
     top row and ``y`` the left column of the piece's box in pixels, ``shape`` 1 to 19, ``color`` RGB in {0, 1},
-    ``visibility`` (1, the background's too). A piece whose place is taken moves; whole pieces lie inside and never
-    overlap.
+    ``visibility`` (1, also for the background). Pieces are inside the image and never overlap.
 
     Args:
         seed: of all scenes.
         size: side of the square image in pixels, at least 20.
-        objects: pieces in a scene, 1 to 3 at the standard size.
-        ambiguous: the pieces of a scene have one color and touch along whole cells, so that it can be cut in several
-            ways.
+        objects: number of pieces in a scene, 1 to 3 at the standard size.
+        ambiguous: the pieces of a scene have one color and touch along whole cells, so that it can be segmented in
+            several ways.
 
     Raises:
         ValueError: if the pieces do not fit freely.
@@ -104,7 +103,7 @@ class TetrominoesGenerator(Generator):
         self.name = f"tetrominoes_{size}px_{objects}objects{'_ambiguous' * ambiguous}_seed{seed}"
 
     def scenes(self, start: int, stop: int) -> Iterator[Scenes]:
-        """Yields ``(image, label, factors)`` of the scenes ``start``, a multiple of 256, to ``stop``."""
+        """Yields ``(image, label, factors)`` for the scenes ``start``, a multiple of 256, to ``stop``."""
         for first in range(start, stop, _BLOCK):
             rng = np.random.default_rng([self.seed, first // _BLOCK])
             image, label, factors = _scenes(rng, _BLOCK, self.size, self.objects, self.ambiguous)
@@ -121,7 +120,9 @@ def _scenes(rng: np.random.Generator, n: int, size: int, objects: int, ambiguous
     waiting = np.arange(n)  # scenes without all their pieces
     while len(waiting):
         label[waiting] = 0
-        shape[waiting] = rng.integers(len(SHAPES), size=(len(waiting), objects))  # anew: some pieces never fit together
+        shape[waiting] = rng.integers(
+            len(SHAPES), size=(len(waiting), objects)
+        )  # new shapes, since some pieces never fit together
         placed = np.ones(len(waiting), dtype=bool)
         for k in range(objects):
             place = _place_touching if ambiguous and k else _place
@@ -157,7 +158,7 @@ def _place(
     label: NDArray[np.uint8],
     size: int,
 ) -> NDArray[np.bool_]:
-    """Puts piece ``k`` of the given scenes at a free place; returns for which of them one was found."""
+    """Puts piece ``k`` of the given scenes at a free position; returns for which scenes one was found."""
     todo = np.arange(len(scenes))
     for _ in range(_TRIES):
         at = scenes[todo]
@@ -182,11 +183,11 @@ def _place_touching(
     label: NDArray[np.uint8],
     size: int,
 ) -> NDArray[np.bool_]:
-    """Does what :func:`_place` does, at a place where the piece lies cell by cell against one that is there."""
+    """Does the same as :func:`_place`, at a position where the piece touches another one along whole cells."""
     found = np.zeros(len(scenes), dtype=bool)
     for i, scene in enumerate(scenes):
         box = _BOXES[shape[scene]]
-        lattice = corner[scene, 0] % _SIDE  # the cells of the first piece lie here
+        lattice = corner[scene, 0] % _SIDE  # the grid of the first piece's cells
         rows, columns = (np.arange(start, size - side + 1, _SIDE) for start, side in zip(lattice, box, strict=True))
         corners = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
         taken = np.pad(label[scene].reshape(size, size) > 0, _SIDE)

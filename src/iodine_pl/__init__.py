@@ -7,9 +7,9 @@ pixels, ``D`` latent, ``T`` refinement steps, ``L`` true entities.
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-if find_spec("pytorch_lightning") is None:  # said before anything of ours imports it
+if find_spec("pytorch_lightning") is None:  # before any module of this package imports it
     raise ImportError(
-        "iodine-pl is made of the classes of pytorch_lightning, which the package lightning does not bring: "
+        "iodine-pl needs pytorch_lightning, which the package lightning does not install: "
         'pip install "pytorch-lightning>=2.6.6". Both can be installed side by side; docs/use_it_elsewhere.md shows '
         "IODINE in a module of lightning.pytorch"
     )
@@ -24,5 +24,5 @@ __all__ = ["IODINE", "Decomposition", "MeanAdjustedRandIndex", "SceneModel", "Tr
 
 try:
     __version__ = version("iodine-pl")
-except PackageNotFoundError:  # the files lie on the path without an installation
+except PackageNotFoundError:  # imported from a folder, not installed
     __version__ = "0+unknown"

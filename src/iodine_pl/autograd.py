@@ -1,7 +1,7 @@
-"""Gradients inside the forward pass, and results that enter the graph from outside of it.
+"""Gradients inside the forward pass, and tensors that join the autograd graph after they were computed outside of it.
 
-A refinement step differentiates the loss wherever the forward pass is called. What was computed outside of the graph
-enters it with gradients that are known already, or that are found out again later.
+A refinement step differentiates the loss in the forward pass, also under ``no_grad``. The gradients of a tensor that
+was computed outside of the graph are either known already or recomputed in the backward pass.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lamb
 
 
 def refuse_tracing(what: str, instead: str) -> None:
-    """Checks that no graph is being recorded, by ``torch.export``, ``torch.jit.trace`` or ``torch.onnx.export``.
+    """Checks that ``torch.export``, ``torch.jit.trace`` or ``torch.onnx.export`` is not recording a graph.
 
     Args:
-        what: differentiates inside its forward pass, which no such graph holds.
-        instead: what to do.
+        what: name of the model, for the message.
+        instead: what to do, for the message.
 
     Raises:
-        RuntimeError: if one is.
+        RuntimeError: if one of them is; none of their graphs can hold a gradient taken in the forward pass.
     """
     if _is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         raise RuntimeError(
@@ -64,13 +64,13 @@ def recomputed(
 ) -> tuple[Tensor, ...]:
     """Returns ``outputs`` as differentiable functions of ``inputs`` and ``parameters``, without keeping activations.
 
-    The backward pass calls ``function`` once more, with a graph, under the autocast of now, and goes through that.
+    The backward pass calls ``function`` again, with a graph and the forward pass's autocast, and differentiates it.
 
     Args:
-        function: gives the outputs from the inputs.
-        outputs: ``function(*inputs)``, computed already, outside of any graph.
-        inputs: get gradients where they need them.
-        parameters: leaves that ``function`` uses; get gradients too.
+        function: computes the outputs from the inputs.
+        outputs: ``function(*inputs)``, already computed, without a graph.
+        inputs: tensors that get gradients if they require them.
+        parameters: leaf tensors that ``function`` uses; they get gradients too.
     """
     result: tuple[Tensor, ...] = _Recomputed.apply(function, outputs, len(inputs), *inputs, *parameters)  # type: ignore[no-untyped-call]
     return result
@@ -108,16 +108,15 @@ def with_known_gradients(
     """Returns ``value`` as a differentiable function of inputs and parameters whose gradients are known already.
 
     Args:
-        value: ``(N, B)``: N numbers of each of B images.
-        weights: ``(N,)``: the weights that the N have in what will be differentiated, up to a factor; one factor for
-            all images.
-        inputs: N tensors ``(B, ...)``, of which the numbers are functions.
-        parameters: others, of which all numbers are functions.
-        gradients: that of each input, unweighted; then that of each parameter, the weighted sum over N and B.
+        value: ``(N, B)``: N numbers for each of B images.
+        weights: ``(N,)``: the weight of each number in the loss, up to one factor for all images.
+        inputs: N tensors ``(B, ...)``; each number depends on its own.
+        parameters: tensors that all numbers depend on.
+        gradients: for each input its gradient, unweighted; then for each parameter the weighted sum over N and B.
 
     Raises:
-        RuntimeError: if the weights turn out to be others. On the CPU the backward pass raises it. Elsewhere that would
-            have to wait for the device: there all gradients are NaN, and the next call raises it.
+        RuntimeError: if the loss has other weights. On the CPU the backward pass raises it. On a GPU this check would
+            wait for the device, so all gradients become NaN and the next call raises it.
     """
     if _unread and not being_recorded(value):
         _refuse_weights(_unread.pop().read())
@@ -125,7 +124,7 @@ def with_known_gradients(
     return result
 
 
-_unread: list[Late] = []  # whether the weights of the last loss on a device were others
+_unread: list[Late] = []  # whether the last loss on a GPU had other weights
 
 
 def _refuse_weights(others: Tensor) -> None:
@@ -151,7 +150,7 @@ class _KnownGradients(torch.autograd.Function):
         weights, *gradients = ctx.saved_tensors
         factor = given[-1, 0] / weights[-1]
         error = (given - factor * weights.unsqueeze(1)).abs().max()
-        others = error > 1e-4 * factor.abs()  # NaN is neither, and passes on
+        others = error > 1e-4 * factor.abs()  # False for NaN, which is passed on
         if being_recorded(others):
             pass  # the model records its own loss
         elif reading_waits(others):
@@ -165,12 +164,12 @@ class _KnownGradients(torch.autograd.Function):
 
 
 def refusing_gradients(value: Tensor, source: Tensor, reason: str) -> Tensor:
-    """Returns ``value``, which has no graph, such that a loss that reaches it raises instead of training nothing.
+    """Returns ``value``, which has no graph, so that a loss that uses it raises instead of training nothing.
 
     Args:
         value: a tensor outside of the graph.
-        source: one in it.
-        reason: what the RuntimeError of the backward pass says.
+        source: a tensor in the graph.
+        reason: message of the RuntimeError that the backward pass raises.
     """
     result: Tensor = _RefusedGradients.apply(value, source, reason)  # type: ignore[no-untyped-call]
     return result

@@ -16,7 +16,7 @@ __all__ = ["Decoded", "Decoder", "SpatialBroadcastDecoder"]
 
 
 class Decoded(NamedTuple):
-    """Holds what the decoder says of every slot."""
+    """Holds the decoder's output for every slot."""
 
     mask_logits: Tensor
     """``(B, K, H, W)``, any real numbers; their softmax over K is the mask."""
@@ -25,28 +25,28 @@ class Decoded(NamedTuple):
 
 
 class Decoder(Protocol):
-    """Decodes latents; a module that does may take the place of :class:`SpatialBroadcastDecoder`."""
+    """Decodes latents. Any such module can replace :class:`SpatialBroadcastDecoder`."""
 
     def __call__(self, latents: Tensor, height: int, width: int) -> Decoded:
-        """Decodes ``latents`` (B, K, D) to ``height`` x ``width`` pixels, each image for itself."""
+        """Decodes ``latents`` (B, K, D) to ``height`` x ``width`` pixels, each image independently."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Returns what is trained."""
+        """Returns the trainable parameters."""
 
 
 class SpatialBroadcastDecoder(nn.Module):
     """Decodes each slot's latent to a mask logit and C pixel parameters at every pixel.
 
-    The latent, with a constant appended, is copied to every pixel, joined by two coordinates (row, column), each from
-    -1 to 1, and goes through convolutions of stride 1: ELU after all but the last, which is linear. It runs at any
-    size.
+    A constant is appended to the latent. The result is copied to every pixel, joined with two coordinates (row,
+    column) from -1 to 1, and passed through convolutions of stride 1. ELU follows all but the last, which is linear.
+    Any image size works.
 
     Args:
         latent_size: D, length of a slot's latent z_k.
         image_channels: C.
         channels: output channels of the hidden convolutions.
         kernel_size: side of every kernel in pixels.
-        latent_constant: number appended to each latent; the reference code appends 5.0, the paper does not say so.
+        latent_constant: number appended to each latent: 5.0 in the reference code; not in the paper.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class SpatialBroadcastDecoder(nn.Module):
         hidden = first.convolve_broadcast(flat, fixed)  # (BK, channels, H, W)
         for layer in others:
             hidden = layer(hidden)
-        with autocast_as(hidden.device.type, None):  # bfloat16 tells 0.004 apart, the pixel scale is 0.03
+        with autocast_as(hidden.device.type, None):  # bfloat16 resolves 0.004, the pixel scale is 0.03
             flat = self.output(hidden.to(self.output.weight.dtype))
         output = rearrange(flat, "(b k) c h w -> b k c h w", k=slots)
         logits, parameters = output.split([1, output.shape[2] - 1], dim=2)
-        # Copies: the mixture is quicker on them, and torch 2.13 loses the shapes of views that leave compiled code.
+        # Copies: the mixture is faster on them, and torch 2.13 loses the shapes of views that leave compiled code.
         return Decoded(*(x.clone(memory_format=torch.contiguous_format) for x in (logits.squeeze(2), parameters)))
 
 

@@ -1,4 +1,4 @@
-"""What differs between devices: when reading a number waits, how numbers travel, autocast, and CUDA graphs."""
+"""What differs between devices: when reading a number waits, asynchronous copies, autocast, and CUDA graphs."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ __all__ = ["Late", "autocast_as", "autocast_of", "being_recorded", "reading_wait
 
 
 def reading_waits(x: Tensor) -> bool:
-    """Returns whether the host must wait to read a number of ``x``, since the device works through a queue.
+    """Returns whether reading a number of ``x`` makes the host wait for the device's queue.
 
-    That is so on CUDA. A tensor on ``meta``, which has no numbers, stands for one there.
+    This is so on CUDA. A tensor on ``meta``, which has no numbers, counts as one on CUDA.
     """
     return x.is_cuda or x.is_meta
 
 
 class Late:
-    """Holds numbers on their way from the device to the host.
+    """Holds numbers that are being copied from the device to the host.
 
-    Reading waits for what made them, not for what the device was given to do since then.
+    Reading waits for the work that computes them, not for work that was queued later.
 
     Args:
         numbers: of any shape.
     """
 
     def __init__(self, numbers: Tensor) -> None:
-        self._numbers = numbers.detach().to("cpu", non_blocking=True)  # to pinned memory, which torch chooses for that
+        self._numbers = numbers.detach().to("cpu", non_blocking=True)  # torch takes pinned memory for this
         self._arrived = torch.cuda.current_stream(numbers.device).record_event() if numbers.is_cuda else None
 
     def read(self) -> Tensor:
@@ -39,14 +39,14 @@ class Late:
 
 
 def sent(x: Tensor, device: torch.device) -> Tensor:
-    """Returns ``x``, made on the CPU, on its way to ``device``; nobody waits for it."""
+    """Copies ``x`` from the CPU to ``device`` without waiting for the copy."""
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 def autocast_as(device_type: str, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-    """Computes under autocast to ``dtype``, or without autocast where that is None.
+    """Computes under autocast to ``dtype``; None turns autocast off.
 
-    Devices without autocast, such as ``meta``, compute as they do anyway.
+    On devices without autocast, such as ``meta``, this changes nothing.
     """
     if not torch.amp.is_autocast_available(device_type):
         return nullcontext()
@@ -54,11 +54,11 @@ def autocast_as(device_type: str, dtype: torch.dtype | None) -> AbstractContextM
 
 
 def autocast_of(device_type: str) -> torch.dtype | None:
-    """Returns the type that autocast is computing in; None where it is off or unknown to the device."""
+    """Returns the dtype of autocast; None if it is off or the device has none."""
     enabled = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
     return torch.get_autocast_dtype(device_type) if enabled else None
 
 
 def being_recorded(x: Tensor) -> bool:
-    """Returns whether what is done with ``x`` goes into a CUDA graph, so that nothing of it can be read now."""
+    """Returns whether operations on ``x`` are recorded in a CUDA graph, so that no number can be read now."""
     return x.is_cuda and torch.cuda.is_current_stream_capturing()

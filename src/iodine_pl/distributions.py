@@ -1,4 +1,4 @@
-"""The distribution of one color channel of one pixel, p(x | mu), and its scale in the course of training."""
+"""The distribution of one color channel of one pixel, p(x | mu), and the schedule of its scale in training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 class PixelDistribution(Protocol):
     """Describes one color channel of one pixel by a parameter.
 
-    All methods broadcast. They are elementwise, or join the channels, which are the third axis from the end.
+    All methods broadcast. They are elementwise, or combine the channels, which are the third axis from the end.
     """
 
     def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class LocationDistribution(PixelDistribution, Protocol):
 
 
 class _AboutParameter:
-    """Is shared by the distributions whose parameter is their mean."""
+    """Implements what is the same for all distributions whose parameter is their mean."""
 
     @property
     def about(self) -> Any:
@@ -74,7 +74,7 @@ class Logistic(_AboutParameter):
 
     def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
         u = (x - parameter) / self.scale
-        # Torch's softplus is cut at 20: less exact.
+        # torch's softplus is linear above 20, which is less exact.
         return torch.add(-math.log(self.scale) - u, F.logsigmoid(u), alpha=2.0)
 
     def score(self, x: Tensor, parameter: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class Logistic(_AboutParameter):
 
 @dataclass(frozen=True)
 class Gaussian(_AboutParameter):
-    """Normal distribution about the parameter. The paper says that it uses it with standard deviation 0.1."""
+    """Normal distribution about the parameter. The paper states a standard deviation of 0.1."""
 
     scale: float = 0.1
 
@@ -100,9 +100,9 @@ class CorrelatedGaussian(_AboutParameter):
 
     .. math:: \Sigma = \sigma^2 \left((1 - r) I + r\, 1 1^T\right).
 
-    An error of brightness, alike in all C channels, has the variance :math:`(1 + (C - 1) r) \sigma^2`, an error of
-    color :math:`(1 - r) \sigma^2`: color counts for more. Not in the paper; where objects differ in color and the
-    background does not, slots learn their colors sooner (docs/learning.md).
+    A brightness error, equal in all C channels, has variance :math:`(1 + (C - 1) r) \sigma^2`. A color error has
+    variance :math:`(1 - r) \sigma^2`, so color counts for more. This is not in the paper. Where objects differ in color
+    and the background does not, slots learn colors sooner (docs/learning.md).
 
     Args:
         scale: sigma of every channel.
@@ -176,17 +176,17 @@ def make_distribution(
     bounded: bool = False,
     correlation: float = 0.0,
 ) -> PixelDistribution:
-    """Returns the named distribution, with its published scale where ``scale`` is None, its mean bounded if wanted.
+    """Returns the named distribution.
 
     Args:
-        kind: its name, or one of your own.
-        scale: of a named one.
+        kind: name, or a distribution of your own.
+        scale: of a named distribution; None: the published one.
         bounded: pass the mean through a sigmoid; ``bernoulli`` does so anyway.
-        correlation: of the channels' noise, 0 <= r < 1; ``gaussian`` alone has any.
+        correlation: of the channels' noise, 0 <= r < 1; only ``gaussian`` takes r > 0.
 
     Raises:
-        ValueError: for an unknown name, a number out of its range, a scale or correlation of a distribution that has
-            none, or one of one's own that cannot be bounded.
+        ValueError: for an unknown name, a number out of its range, a scale or correlation that the distribution does
+            not take, or a distribution of your own that cannot be bounded.
     """
     if not 0.0 <= correlation < 1.0:
         raise ValueError(f"channel_correlation must be at least 0 and below 1, got {correlation}")
@@ -203,7 +203,7 @@ def make_distribution(
     if kind == "bernoulli":
         if scale is not None:
             raise ValueError("pixel_distribution='bernoulli' has no scale: leave pixel_scale at None")
-        return Bernoulli()  # bounded as it is: the mean is the sigmoid of the logit
+        return Bernoulli()  # already bounded: the mean is the sigmoid of the logit
     if kind not in ("logistic", "gaussian"):
         raise ValueError(f"pixel_distribution must be 'logistic', 'gaussian' or 'bernoulli', got {kind!r}")
     about: LocationDistribution
@@ -216,17 +216,17 @@ def make_distribution(
 
 
 class ScaleSchedule:
-    """Gives the pixel scale after so many updates: straight lines between those given, constant before and after.
+    """Interpolates the pixel scale linearly over the updates; it is constant before the first and after the last point.
 
     Args:
-        scales: updates done -> scale.
+        scales: number of updates -> scale.
 
     Raises:
         ValueError: if it is empty, or has a negative number of updates or a scale that is not positive.
     """
 
     def __init__(self, scales: Mapping[int, float]) -> None:
-        scales = {int(updates): scale for updates, scale in scales.items()}  # a checkpoint of the command line has text
+        scales = {int(updates): scale for updates, scale in scales.items()}  # strings in the command line's checkpoints
         if not scales or min(scales) < 0 or not all(scale > 0.0 for scale in scales.values()):
             raise ValueError(
                 f"pixel_scale must be positive, or scales by the updates done, like {{0: 0.3, 1000: 0.5}}; got {scales}"

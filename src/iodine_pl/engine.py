@@ -1,6 +1,6 @@
-"""One step of Algorithm 1, and the ways to differentiate it: they differ in what waits for the final backward pass.
+"""One step of Algorithm 1, and five ways to differentiate it, which differ in what they keep for the backward pass.
 
-``tests/plain.py`` has the plain form, every gradient by autograd; it is the measure of what stands here.
+``tests/plain.py`` has the plain form, with every gradient by autograd. The engines must give the same numbers.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Networks(NamedTuple):
     decoder: Decoder
     refinement: RefinementNetwork
     likelihood: Callable[[Tensor, Decoded], PixelMixture]
-    """Of an image and what is decoded."""
+    """Makes the mixture of images ``(B, C, H, W)`` and the decoder's output."""
     prior_scale: float
     mask_posterior_epsilon: float
 
 
 class State(NamedTuple):
-    """Holds what a step hands to the next."""
+    """Holds what a step passes on to the next."""
 
     parameters: Tensor
     """lambda, ``(B, K, 2D)``."""
@@ -68,7 +68,7 @@ class View(NamedTuple):
         return Trace(seen.nll.unsqueeze(0), self.kl.unsqueeze(0), mse.unsqueeze(0))
 
     def decomposition(self) -> Decomposition:
-        """Returns the scene as this step sees it."""
+        """Returns the decomposition of this step."""
         posterior, latents, seen, kl = self
         trace = self.trace()
         return Decomposition(
@@ -96,9 +96,9 @@ def step_weights(states: int, like: Tensor) -> Tensor:
 
 
 class Engine:
-    """Refines the posterior of a batch of images, step by step. A subclass says what is kept of a step.
+    """Refines the posterior of a batch of images, step by step. A subclass decides which activations are kept.
 
-    What is not kept has no graph: :meth:`decoded_again` gives a step's images one.
+    Images whose activations are not kept have no graph; :meth:`decoded_again` gives them one.
 
     Args:
         networks: of the model.
@@ -112,7 +112,7 @@ class Engine:
     """
 
     images_in_graph = False
-    """Whether masks and means of a step are functions of the parameters for autograd."""
+    """Whether the masks and means of a step have a graph to the parameters."""
 
     def __init__(self, networks: Networks, images: Tensor, noise: Tensor, inner_batch: int) -> None:
         self.networks = networks
@@ -122,7 +122,7 @@ class Engine:
         self.last = len(noise) - 1  # T
 
     def step(self, t: int, state: State) -> tuple[View, State]:
-        """Returns what step ``t`` sees, t = 0 .. T, and the state after it; the last step leaves that as it is."""
+        """Returns what step ``t`` decodes, t = 0 .. T, and the state after it; the last step does not change it."""
         parameters = state.parameters  # lambda, (B, K, 2D)
         if not parameters.requires_grad:
             parameters = parameters.detach().requires_grad_()
@@ -142,7 +142,8 @@ class Engine:
         """Decodes latents (B, K, D), and differentiates the likelihood.
 
         Returns:
-            The mixture, and the gradient of the summed NLL for the latents; the last step needs none.
+            The mixture, and the gradient of the summed NLL with respect to the latents; None where the last step does
+            not need it.
         """
         raise NotImplementedError
 
@@ -151,13 +152,13 @@ class Engine:
         return self.refine(t, view.mixture, gradient, state)
 
     def enter_graph(self, nll: Tensor) -> Tensor:
-        """Returns the likelihoods of all steps, ``(T+1, B)``, in the graph that they are to have."""
+        """Returns the NLL of all steps, ``(T+1, B)``, with its final graph."""
         return nll
 
-    # What all share
+    # The same in all engines
 
     def decoded_again(self, t: int, view: View) -> View:
-        """Returns what step ``t`` sees, with a graph; its activations are kept."""
+        """Decodes step ``t`` again, with a graph and all activations."""
         return view._replace(mixture=self.mix(t, self.decode(view.latents)))
 
     def decode(self, latents: Tensor) -> Decoded:
@@ -165,14 +166,14 @@ class Engine:
         return decoded
 
     def frame(self, t: int) -> Tensor:
-        """Returns what step ``t`` looks at, ``(B, C, H, W)``."""
+        """Returns the images of step ``t``, ``(B, C, H, W)``."""
         return self.images if self.images.ndim == 4 else self.images[:, t]
 
     def mix(self, t: int, decoded: Decoded) -> PixelMixture:
         return self.networks.likelihood(self.frame(t), decoded)
 
     def refine(self, t: int, mixture: PixelMixture, gradient: Tensor, state: State) -> State:
-        """Returns the next state, as a function of all that is given; ``gradient`` is that of NLL + KL for lambda."""
+        """Returns the next state, differentiable in all arguments; ``gradient`` is that of NLL + KL for lambda."""
         mask_gradient, mean_gradient = mixture.nll_gradients()
         inputs = RefinementInputs(
             image=self.frame(t),
@@ -192,7 +193,7 @@ class Engine:
 
 
 class Full(Engine):
-    """Keeps every activation: plain backpropagation through all steps, the published gradient."""
+    """Keeps every activation and backpropagates through all steps: the published gradient."""
 
     images_in_graph = True
 
@@ -206,7 +207,7 @@ class Full(Engine):
 
 
 class Evaluation(Engine):
-    """Keeps nothing: no graph to the networks' parameters, and the activations of one step at a time."""
+    """Keeps the activations of one step at a time, without a graph to the networks' parameters."""
 
     def observe(self, t: int, latents: Tensor) -> tuple[PixelMixture, Tensor | None]:
         with torch.set_grad_enabled(t < self.last):
@@ -224,7 +225,7 @@ class Evaluation(Engine):
 
 
 class Recompute(Evaluation):
-    """Keeps lambda and does each step again in the backward pass: the published gradient, one more decoding a step."""
+    """Keeps only lambda and repeats each step in the backward pass: the published gradient, two decodings per step."""
 
     def __init__(self, networks: Networks, images: Tensor, noise: Tensor, inner_batch: int) -> None:
         super().__init__(networks, images, noise, inner_batch)
@@ -254,15 +255,16 @@ class Recompute(Evaluation):
         return State(parameters, tuple(lstm))
 
     def enter_graph(self, nll: Tensor) -> Tensor:
-        kept, self.nll = self.nll, []  # the graph refers to this engine: it must not refer back
+        kept, self.nll = self.nll, []  # avoids a reference cycle with the graph
         return torch.stack(kept)  # (T+1, B)
 
 
 class Stopped(Engine):
-    """Takes the decoder's final gradient at each step, with the inner one: nothing else goes back into the decoder.
+    """Computes the decoder's part of the final gradient at each step, together with the inner gradient.
 
-    That gradient is step t's, times its weight in the loss, which is known: so only the sum over the steps is kept, and
-    of each step the refinement network's activations.
+    The inputs of the refinement network send no gradient into the decoder. Its gradient is therefore the sum of those
+    of all steps, times their known weights in the loss. Only this sum and the refinement network's activations are
+    kept.
     """
 
     def __init__(self, networks: Networks, images: Tensor, noise: Tensor, inner_batch: int) -> None:
@@ -292,7 +294,7 @@ class Stopped(Engine):
 
 
 class StoppedRecompute(Stopped):
-    """Keeps nothing image-sized: the backward pass decodes again, without a graph, and refines again, with one."""
+    """Keeps no image-sized tensor: the backward pass decodes again without a graph, and refines again with one."""
 
     def advance(self, t: int, view: View, gradient: Tensor, state: State) -> State:
         latents = view.latents.detach()

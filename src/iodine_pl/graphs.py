@@ -1,4 +1,4 @@
-"""A loss and its gradients, recorded as one CUDA graph: a GPU starts all of it at once, in place of each operation."""
+"""A loss and its gradients as one CUDA graph, which the host launches at once instead of operation by operation."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _WARM_UPS = 3  # runs before a recording, in which the libraries choose their al
 
 
 class Recordings:
-    """Keeps a recording for each shape of batch, made when it is met first.
+    """Keeps one recording for each batch shape, made when that shape first occurs.
 
-    A recording reads parameters where they lie: where they have moved, all recordings are made anew. A copy of this
-    object has none, so a model can be copied and sent to another process.
+    A recording reads the parameters at fixed addresses. If these have changed, all recordings are made again. A copy of
+    this object has no recordings, so that a model can be copied and sent to another process.
     """
 
     def __init__(self) -> None:
@@ -38,12 +38,12 @@ class Recordings:
         return device.type == "cuda"
 
     def play(self, loss: Loss, parameters: Iterable[Tensor], *given: Tensor) -> tuple[Tensor, Decomposition]:
-        """Returns what ``loss`` returns of the given tensors, computed by a recording.
+        """Returns ``loss(*given)``, computed by a recording.
 
-        The loss has a graph to the parameters. Take its gradient before the next loss: that one writes over it.
+        The loss has a graph to the parameters. Call ``backward()`` before the next loss overwrites the gradients.
 
         Args:
-            loss: returns a loss with its graph and a decomposition without one; all constants in it stay as they are.
+            loss: returns a loss with its graph and a decomposition without one; its constants are recorded too.
             parameters: those of the model.
             given: tensors on one device.
         """
@@ -62,12 +62,12 @@ class Recordings:
 
 
 class _Recording:
-    """Holds tensors that every run reads or writes in the same place, and how to run.
+    """Holds a recorded computation and the tensors that each run reads and writes in place.
 
     Args:
-        given: what is read.
-        run: computes, and writes the others.
-        loss, gradients, result: what is written; a gradient is None for a parameter that the loss does not use.
+        given: inputs.
+        run: computes the outputs.
+        loss, gradients, result: outputs; a gradient is None for a parameter that the loss does not use.
     """
 
     def __init__(self, given: list[Tensor], run: Callable[[], None], written: _Written) -> None:
@@ -110,7 +110,7 @@ def _record(loss: Loss, parameters: Sequence[Tensor], given: Sequence[Tensor]) -
     dtype = autocast_of(device.type)
 
     def run() -> _Written:
-        # A cache of casted weights would be filled outside of the recording, and never again.
+        # Autocast's cache of weights would be filled outside of the recording, and never again.
         with torch.enable_grad(), autocast_as(device.type, dtype):
             value, result = loss(*held)
             gradients = torch.autograd.grad(value, parameters, allow_unused=True)
@@ -121,7 +121,7 @@ def _record(loss: Loss, parameters: Sequence[Tensor], given: Sequence[Tensor]) -
 
 
 def _captured(run: Callable[[], _Written], device: torch.device) -> tuple[torch.cuda.CUDAGraph, _Written]:
-    """Returns the graph of a run, and what it writes."""
+    """Returns the graph of a run, and its outputs."""
     aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(aside):
@@ -129,7 +129,7 @@ def _captured(run: Callable[[], _Written], device: torch.device) -> tuple[torch.
             run()
     torch.cuda.current_stream(device).wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    # Other threads, which pin memory or watch over NCCL, may go on meanwhile.
+    # Other threads, which pin memory or monitor NCCL, may use CUDA meanwhile.
     with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
         written = run()
     return graph, written

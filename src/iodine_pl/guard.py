@@ -1,4 +1,4 @@
-"""Keeps bad values from ruining a run: a non-finite update is skipped and counted, odd images are named."""
+"""Keeps bad values from ruining a run: non-finite updates are skipped and counted, images out of range are reported."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class NonFiniteError(RuntimeError):
 
 
 def warn_of_values(images: Tensor, model: str, binary: bool) -> None:
-    """Warns of float images out of [0, 1], and of gray ones where pixels are 0 or 1.
+    """Warns of float images out of [0, 1], and of gray pixels where all should be 0 or 1.
 
     Args:
         images: of any shape.
         model: its name, for the message.
-        binary: pixels are 0 or 1.
+        binary: whether the model needs pixels of 0 or 1.
     """
     low, high = images.aminmax()
     if low < 0 or high > 1:
@@ -41,8 +41,8 @@ def warn_of_values(images: Tensor, model: str, binary: bool) -> None:
 def poison_if_nonfinite(loss: Tensor) -> Tensor:
     """Returns ``loss`` with NaN for every gradient where it is not finite.
 
-    An infinite loss can have finite gradients. NaN goes through the averaging of gradients over processes, so that all
-    of them skip the same update, without a word exchanged.
+    An infinite loss can have finite gradients. NaN survives the averaging of gradients over processes, so all of them
+    skip the same update without further communication.
     """
     return loss * torch.where(torch.isfinite(loss.detach()), 1.0, torch.nan)
 
@@ -50,12 +50,12 @@ def poison_if_nonfinite(loss: Tensor) -> Tensor:
 class NonFiniteGuard:
     """Decides which updates to skip, counts them, and names the first term that was not finite.
 
-    On the CPU :meth:`must_skip` looks at the norm of the gradients. On a GPU a look would wait for the backward pass.
-    There :meth:`hold` zeroes gradients that are not finite and :meth:`settle` takes their update back, without a look;
-    :meth:`read` hears of it before the next update. Parameters, moments and counters are the same either way.
+    On the CPU :meth:`must_skip` reads the norm of the gradients. On a GPU this would wait for the backward pass, so
+    :meth:`hold` zeroes non-finite gradients and :meth:`settle` undoes their update on the device. :meth:`read` counts
+    it before the next update. Parameters, moments and counters are the same either way.
 
     Args:
-        limit: so many skipped updates in a row are borne; the next raises :class:`NonFiniteError`.
+        limit: number of consecutive updates that may be skipped; one more raises :class:`NonFiniteError`.
     """
 
     def __init__(self, limit: int) -> None:
@@ -76,7 +76,7 @@ class NonFiniteGuard:
         """Returns whether the update with this global gradient norm must be skipped.
 
         Raises:
-            NonFiniteError: if more than ``limit`` in a row had to be.
+            NonFiniteError: if more than ``limit`` in a row were skipped.
         """
         watched, self._watched = self._watched, []
         if torch.isfinite(gradient_norm):
@@ -90,10 +90,10 @@ class NonFiniteGuard:
         """Zeroes the gradients, on the device, if their global norm is not finite.
 
         Returns:
-            The norm of what they are now.
+            The norm after that.
 
         Raises:
-            NonFiniteError: if the update before was one too many; see :meth:`must_skip`.
+            NonFiniteError: if the update before exceeded ``limit``.
         """
         self.read()
         terms = _Terms(self._watched, module, gradient_norm)
@@ -104,16 +104,16 @@ class NonFiniteGuard:
         return torch.where(finite, gradient_norm, 0.0)
 
     def settle(self) -> None:
-        """Takes the update that was held back, on the device, if its gradients were not finite."""
+        """Undoes the update on the device if its gradients were not finite."""
         if self._update is not None:
             self._update.settle()
             self._update = None
 
     def read(self) -> None:
-        """Counts the last update that was held, if it was skipped.
+        """Counts the update of the last :meth:`hold` if it was skipped.
 
         Raises:
-            NonFiniteError: if more than ``limit`` in a row were.
+            NonFiniteError: if more than ``limit`` in a row were skipped.
         """
         if self._unread is None:
             return
@@ -143,7 +143,7 @@ class NonFiniteGuard:
 
 
 class _Terms:
-    """Joins what an update computes, in that order: NLL and KL step by step, the norm of each gradient, that of all."""
+    """Joins the numbers of an update in order: NLL and KL of each step, the norm of each gradient, the total norm."""
 
     @torch.no_grad()
     def __init__(self, traces: list[Trace], module: nn.Module, gradient_norm: Tensor) -> None:
@@ -155,7 +155,7 @@ class _Terms:
         self.values = torch.cat([*of_steps, torch.stack([*norms, gradient_norm])])
 
     def first_nonfinite(self, values: Tensor) -> str:
-        """Names the first of ``values``, which are on the CPU, that is not finite; there is one."""
+        """Names the first of ``values`` (on the CPU) that is not finite; there must be one."""
         place = int((~torch.isfinite(values)).nonzero()[0])
         value = float(values[place])
         for states, images in self._shapes:

@@ -49,19 +49,19 @@ _NO_GRAPH = (
 
 
 class IODINE(SceneModel):
-    """Cuts images into K slots, each described by a latent vector, by refining a posterior over T steps.
+    """Splits images into K slots, each described by a latent vector, by refining a posterior over T steps.
 
-    With its default arguments it is the released Tetrominoes network; :meth:`tetrominoes`, :meth:`multi_dsprites` and
-    :meth:`clevr6` name the three official ones. Where the paper and the released code differ, the default follows the
-    code (google-deepmind/deepmind-research, folder ``iodine``) and the argument's text says what the paper does.
+    The defaults are those of the released Tetrominoes network. :meth:`tetrominoes`, :meth:`multi_dsprites` and
+    :meth:`clevr6` make the three official networks. Where the paper and the released code differ, the default follows
+    the code (google-deepmind/deepmind-research, folder ``iodine``) and the argument's text says what the paper does.
 
     Args:
-        network: which official network is meant by the arguments that are None (:data:`iodine_pl.networks.NETWORKS`
-            lists what each sets): those of its architecture, K, T, and the learning rate with its reference batch size.
-        num_slots: K in training; any other can be asked for at each call.
-        num_iterations: T, refinement steps; T + 1 states are decoded. Any other can be asked for at each call.
+        network: official network that sets the arguments that are None: architecture, K, T, and the learning rate with
+            its reference batch size (listed in :data:`iodine_pl.networks.NETWORKS`).
+        num_slots: K in training; each call can take another.
+        num_iterations: T, refinement steps; T + 1 states are decoded. Each call can take another.
         evaluation_iterations: T in evaluation mode (validation, test, prediction, after ``eval()``); None: as in
-            training. A model that was trained with few steps goes on improving over more.
+            training. A model that was trained with few steps keeps improving over more.
         latent_size: D, length of a slot's latent.
         image_channels: C.
         decoder_channels, decoder_kernel: hidden convolutions of the decoder.
@@ -71,32 +71,31 @@ class IODINE(SceneModel):
         head: ``residual``: the update is a linear function of the LSTM's output; ``predictor_corrector``: for sequences
             (see :class:`iodine_pl.layers.PredictorCorrectorHead`).
         coordinates, coordinate_frequencies: coordinate channels of the refinement network.
-        pooling: of the convolutions' output: ``mean`` (paper, code) or ``cosine``, which keeps more of where things are
+        pooling: of the convolutions' output: ``mean`` (paper, code) or ``cosine``, which keeps more of the positions
             (see :class:`iodine_pl.refinement.RefinementNetwork`).
         pixel_distribution: ``logistic`` (released code), ``gaussian`` (paper), ``bernoulli`` (binary images in {0, 1}),
-            or a :class:`iodine_pl.distributions.PixelDistribution` of your own, which a checkpoint does not hold.
-        pixel_scale: its scale; None means 0.03 for ``logistic`` (code) and sigma 0.1 for ``gaussian`` (paper). Scales
-            by the updates done, as in ``{0: 0.3, 1000: 0.5}``, change it in training, along straight lines between
-            them; outside of training it is the last of them.
+            or a :class:`iodine_pl.distributions.PixelDistribution` of your own, which is not stored in checkpoints.
+        pixel_scale: its scale; None means 0.03 for ``logistic`` (code) and sigma 0.1 for ``gaussian`` (paper). A dict
+            from updates to scales, such as ``{0: 0.3, 1000: 0.5}``, is interpolated linearly in training; outside of
+            training its last scale is used.
         pixel_likelihood: ``mixture`` (paper, code): p(x|z) mixes the slots' distributions at every pixel. ``mean``: one
             distribution about the mixed mean, sum_k m_k mu_k (see :class:`iodine_pl.mixture.MeanImage`).
-        bounded_means: pass the slots' means through a sigmoid, so that they are colors; neither paper nor code does.
-        channel_correlation: of the noise of any two channels under ``gaussian``, 0 <= r < 1. Above 0, color counts
+        bounded_means: pass the slots' means through a sigmoid, so that they are in (0, 1); not in paper or code.
+        channel_correlation: of the noise of any two channels with ``gaussian``, 0 <= r < 1. Above 0, color counts
             for more than brightness (see :class:`iodine_pl.distributions.CorrelatedGaussian`); 0 in paper and code.
         prior_scale: standard deviation of the prior; sqrt(ln 2) in the code, 1.0 in the paper.
         input_gradients: ``full``: the loss is differentiated through means, masks, mask logits and mask posterior where
-            they are inputs of the refinement network (code). ``stopped``: not through these, so that each step's
-            backward pass through the decoder is done at once and its activations are freed: less time and memory, but
-            another gradient.
-        recompute: keep nothing image-sized of a step but decode it again in the backward pass: the same gradient in the
-            memory of one step, for one more decoding of each (see docs/engine.md).
+            they are inputs of the refinement network (code). ``stopped``: not through these. The backward pass through
+            the decoder is then done within each step, which takes less time and memory but is a different gradient.
+        recompute: free the image-sized activations of each step and decode again in the backward pass: the same
+            gradient in the memory of one step, for one more decoding per step (see docs/engine.md).
         compile_networks: run decoder and refinement network through ``torch.compile``; off by default (see
-            docs/engine.md). ``torch.compile`` of the whole model changes nothing, and harms nothing.
-        cuda_graphs: record the training loss with its gradients as one CUDA graph, which a GPU starts at once; off by
-            default (see docs/engine.md). Evaluation, and training on another device, are as without it.
-        inner_batch_size: B in the 1/B of the loss inside the refinement loop, so that an image is refined alike in any
-            batch. None: ``batch_size``; if that is None too, the batch at hand, as in the code. Give it where a batch
-            is shared among devices, and the computation is the same on any number of them.
+            docs/engine.md). ``torch.compile`` of the whole model has no effect.
+        cuda_graphs: record the training loss with its gradients as one CUDA graph; off by default (see
+            docs/engine.md). It has no effect on evaluation or on other devices.
+        inner_batch_size: B in the 1/B of the loss inside the refinement loop. None: ``batch_size``; if that is None
+            too, the number of images in the batch, as in the code. With a fixed number, an image is refined alike in
+            any batch, on any number of devices.
         learning_rate: at the reference batch size; the paper has 3e-4.
         reference_batch_size: of the square-root rule.
         latent_constant: constant channel appended to each latent (code; not in the paper).
@@ -176,7 +175,7 @@ class IODINE(SceneModel):
         self.save_hyperparameters()
         self.hparams.update(chosen)  # a checkpoint holds the numbers themselves
         if not isinstance(pixel_distribution, str):
-            self.hparams["pixel_distribution"] = type(pixel_distribution).__name__  # to be given again
+            self.hparams["pixel_distribution"] = type(pixel_distribution).__name__  # not stored: give it again
         counts = {name: chosen[name] for name in chosen if name not in ("lstm_size", "coordinates", "learning_rate")}
         require("at least 1", evaluation_iterations=evaluation_iterations, inner_batch_size=inner_batch_size, **counts)
         require("at least 1", image_channels=image_channels, coordinate_frequencies=coordinate_frequencies)
@@ -234,7 +233,7 @@ class IODINE(SceneModel):
             leave_out=leave_out,
             head=head,
         )
-        # One vector for all slots: they differ by their samples alone. Glorot's uniform range for a vector of 2D.
+        # One vector for all slots, which differ only by their samples. The range is Glorot's for a vector of 2D.
         limit = math.sqrt(3.0 / (2.0 * self.latent_size))
         self.initial_posterior = nn.Parameter(torch.empty(2 * self.latent_size).uniform_(-limit, limit))
         if compile_networks:
@@ -243,7 +242,7 @@ class IODINE(SceneModel):
         self.to(memory_format=torch.channels_last)  # a third faster on CPU
 
     def make_decoder(self, **arguments: Any) -> nn.Module:
-        """Makes the decoder; override it to have one of your own.
+        """Makes the decoder; override it to use one of your own.
 
         Args:
             arguments: of :class:`iodine_pl.decoder.SpatialBroadcastDecoder`.
@@ -254,7 +253,7 @@ class IODINE(SceneModel):
         return SpatialBroadcastDecoder(**arguments)
 
     def make_refinement(self, **arguments: Any) -> RefinementNetwork:
-        """Makes the refinement network, with ``arguments`` of it; override it to have one of your own."""
+        """Makes the refinement network from its ``arguments``; override it to use one of your own."""
         return RefinementNetwork(**arguments)
 
     def extra_repr(self) -> str:
@@ -266,33 +265,33 @@ class IODINE(SceneModel):
 
     @classmethod
     def tetrominoes(cls, **arguments: Any) -> IODINE:
-        """Makes the released Tetrominoes network (35x35, 199,568 parameters), any argument replaceable."""
+        """Makes the released Tetrominoes network (35x35, 199,568 parameters); ``arguments`` replace its own."""
         return cls(network="tetrominoes", **arguments)
 
     @classmethod
     def multi_dsprites(cls, **arguments: Any) -> IODINE:
-        """Makes the released Multi-dSprites network (64x64, 339,152 parameters), any argument replaceable."""
+        """Makes the released Multi-dSprites network (64x64, 339,152 parameters); ``arguments`` replace its own."""
         return cls(network="multi_dsprites", **arguments)
 
     @classmethod
     def clevr6(cls, **arguments: Any) -> IODINE:
-        """Makes the released CLEVR6 network (128x128, 1,177,168 parameters), any argument replaceable."""
+        """Makes the released CLEVR6 network (128x128, 1,177,168 parameters); ``arguments`` replace its own."""
         return cls(network="clevr6", **arguments)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **arguments: Any) -> IODINE:
-        """Makes a trained model, on the CPU, in evaluation mode.
+        """Loads a trained model, on the CPU, in evaluation mode.
 
         Args:
             name_or_path: weights that come with the package, such as ``tetrominoes`` (see
                 :func:`iodine_pl.pretrained.available`); or any checkpoint of this model: its path, ``last`` or ``best``
                 of the newest run, or an address ``https://...#sha256=HEX`` or ``hf://OWNER/REPOSITORY/FILE@REVISION``,
                 which is downloaded once. No code in a checkpoint is run.
-            arguments: in place of those that it was trained with, such as ``num_slots``.
+            arguments: replace those of the training, such as ``num_slots``.
 
         Raises:
             FileNotFoundError: if there are no such weights.
-            ValueError: if an address has no digest, or the file is damaged or no checkpoint of a model.
+            ValueError: if an address has no digest, or the file is damaged or is not a checkpoint of a model.
             DownloadError: if the server does not send the file that has this digest, or the hub has no such file.
             ImportError: if an address of the hub needs the extra ``hub``.
             TypeError: if it is a checkpoint of another model.
@@ -304,14 +303,14 @@ class IODINE(SceneModel):
     def from_official(
         cls, source: str | Path | Mapping[str, ArrayLike], folder: str | None = None, **arguments: Any
     ) -> IODINE:
-        """Makes the model of a checkpoint of the reference code, and says what was found in it.
+        """Loads a checkpoint of the reference code and prints what it contains.
 
         Args:
             source, folder: see :func:`iodine_pl.official.read_official`.
-            arguments: in place of those that the checkpoint tells.
+            arguments: replace those found in the checkpoint.
 
         Raises:
-            FileNotFoundError, ValueError: as that function.
+            FileNotFoundError, ValueError: as :func:`iodine_pl.official.read_official`.
         """
         official = read_official(source, folder, **arguments)
         model = cls(**official.arguments)
@@ -335,12 +334,12 @@ class IODINE(SceneModel):
                 ``(B, T+1, C, H, W)``: step t looks at frame t, and the decomposition is that of the last frame.
             num_slots: K, if not that of training.
             num_iterations: T >= 0, if not that of the mode, training or evaluation.
-            noise: standard-normal numbers ``(T+1, B, K, D)`` for the samples of z, in place of fresh ones.
+            noise: standard-normal numbers ``(T+1, B, K, D)`` for the samples of z; None: drawn here.
             return_steps: also return the decomposition at every refinement step.
-            graph: where gradients are enabled, every field of what is returned carries a graph to the parameters. It
-                does so anyway with ``input_gradients="full"`` and without ``recompute``. In the other modes only
-                ``mean``, ``std``, ``latents``, ``kl`` and the trace's ``nll`` and ``kl`` do, and each returned state
-                is decoded once more for the others.
+            graph: give every returned field a graph to the parameters, where gradients are enabled. This is always so
+                with ``input_gradients="full"`` and no ``recompute``. In the other modes only ``mean``, ``std``,
+                ``latents``, ``kl`` and the trace's ``nll`` and ``kl`` have one; for the others each returned state is
+                decoded again.
 
         Returns:
             The decomposition after the last step. In training mode a loss that reaches a field without a graph raises
@@ -368,7 +367,8 @@ class IODINE(SceneModel):
     def loss(self, batch: Batch | Tensor, noise: Tensor | None = None) -> tuple[Tensor, Decomposition]:
         """Returns the training loss with its graph, and the decomposition after the last step without one.
 
-        ``sum_t t/T (NLL_t + KL_t)`` over t = 0 .. T, means over the batch (equation 5; the weights are the code's).
+        The loss is ``sum_t t/T (NLL_t + KL_t)`` over t = 0 .. T, averaged over the batch (equation 5, with the code's
+        weights).
         """
         if not (self.cuda_graphs and torch.is_grad_enabled() and self._recordings.possible_on(self.device)):
             return self._loss(batch, noise)
@@ -381,7 +381,7 @@ class IODINE(SceneModel):
         return self.objective(result.trace), result.detach()
 
     def objective(self, trace: Trace) -> Tensor:
-        """Returns the training loss of what ``forward`` returned, with its graph: see :meth:`loss`."""
+        """Returns the training loss from a trace, with its graph: see :meth:`loss`."""
         terms = (trace.nll + trace.kl.sum(dim=2)).mean(dim=1)  # (T+1,)
         return (step_weights(len(terms), like=terms) * terms).sum()
 
@@ -403,12 +403,12 @@ class IODINE(SceneModel):
         iterations = self.iterations if num_iterations is None else num_iterations
         return (iterations + 1, batch_size, slots, self.latent_size)
 
-    # torch.compile of the whole model can trace no gradient inside of it: see compile_networks.
+    # torch.compile of the whole model cannot trace a gradient inside of it: see compile_networks.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _infer(
         self, images: Tensor, noise: Tensor, return_steps: bool, differentiable: bool, graph: bool
     ) -> Decomposition:
-        """Algorithm 1: T times decode a sample, differentiate the loss, refine the posterior; then decode once more."""
+        """Runs Algorithm 1: T times decode a sample, differentiate the loss, refine; then decode once more."""
         steps: list[Decomposition] = []
         traces: list[Trace] = []
         with differentiation_allowed():
@@ -424,7 +424,7 @@ class IODINE(SceneModel):
                     view = engine.decoded_again(t, view)
                 step = view.decomposition() if returned else None
                 trace = view.trace() if step is None else step.trace
-                traces.append(trace if differentiable else trace.detach())  # else it would keep what each step held
+                traces.append(trace if differentiable else trace.detach())  # else it would keep each step's activations
                 if step is not None:
                     steps.append(step if differentiable else step.detach())
             trace = Trace(*(torch.cat(terms) for terms in zip(*traces, strict=True)))

@@ -27,9 +27,9 @@ __all__ = [
 
 
 def remembered(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Lets a function make the constant of some arguments once: sizes, numbers, a dtype and a device.
+    """Caches the constant tensors that a function makes from sizes, numbers, a dtype and a device.
 
-    What is made while a graph is recorded belongs to that graph, and is not kept.
+    A tensor that is made while a graph is recorded belongs to that graph and is not cached.
     """
     kept: dict[tuple[Hashable, ...], Tensor] = {}
 
@@ -40,9 +40,9 @@ def remembered(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if key not in kept:
             with torch.inference_mode(False):  # so that it may enter a graph later
                 made = make(*key)
-            if type(made) is not Tensor:  # a stand-in, which knows its shape alone
+            if type(made) is not Tensor:  # a fake tensor of torch.compile or torch.export
                 return made
-            if len(kept) >= 32:  # images of ever other sizes
+            if len(kept) >= 32:  # images of many sizes
                 kept.clear()
             kept[key] = made
         return kept[key]
@@ -51,7 +51,7 @@ def remembered(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _fan_in_normal_(weight: Tensor, fan_in: int) -> None:
-    """Fills ``weight`` from a normal of std 1/sqrt(fan_in) cut at two sigma, so that its real std is 0.88 of that."""
+    """Fills ``weight`` from a normal of std 1/sqrt(fan_in) truncated at two sigma; the actual std is 0.88 of that."""
     std = 1.0 / math.sqrt(fan_in)
     nn.init.trunc_normal_(weight, std=std, a=-2.0 * std, b=2.0 * std)
 
@@ -80,19 +80,19 @@ class SameConv2d(nn.Conv2d):
         return self.convolve(x, self.weight, self.bias)
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Convolves with a part of the weights."""
+        """Convolves with other weights, such as those of some input channels."""
         top, bottom = same_padding(x.shape[-2], self.kernel_size[0], self.stride[0])
         left, right = same_padding(x.shape[-1], self.kernel_size[1], self.stride[1])
-        if (top, left) == (bottom, right):  # the convolution pads by itself: no copy
+        if (top, left) == (bottom, right):  # conv2d pads symmetrically without a copy
             return F.conv2d(x, weight, bias, self.stride, (top, left))
         return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, self.stride)
 
     def convolve_broadcast(self, vectors: Tensor, fixed: Tensor) -> Tensor:
-        """Convolves, at stride 1, vectors that are copied to every pixel, joined by channels that are one for all.
+        """Convolves, at stride 1, vectors that are copied to every pixel and joined with channels that all share.
 
-        A tap of the kernel adds the same to each pixel whose neighbor it reaches, so every pixel has the sum of the
-        taps that fall inside the image: all but near the border. With a 0/1 matrix for the taps along each axis that
-        sum is two small matrix products.
+        A tap of the kernel adds the same to every pixel. Each pixel is therefore the sum of the taps that fall inside
+        the image: all of them, except near the border. With a 0/1 matrix for the taps along each axis this sum is two
+        small matrix products.
 
         Args:
             vectors: ``(N, D)``.
@@ -108,7 +108,7 @@ class SameConv2d(nn.Conv2d):
         summed = (rows @ taps.flatten(2)).view(count, fixed.shape[2], *taps.shape[2:])  # (N, H, k, C_out)
         broadcast: Tensor = (columns @ summed).permute(0, 3, 1, 2)  # (N, C_out, H, W), channels last in memory
         same = self.convolve(fixed, of_fixed, self.bias)  # (1, C_out, H, W)
-        # Repeated as one long row, since the backward pass sums over N, which torch does 40 times slower in four axes.
+        # As one long row: the backward pass sums over N, which torch does 40 times slower over four axes.
         row = rearrange(same, "1 c h w -> 1 (h w c)").expand(count, -1)
         height, width = same.shape[2:]
         return broadcast + rearrange(row, "n (h w c) -> n c h w", h=height, w=width)
@@ -116,7 +116,7 @@ class SameConv2d(nn.Conv2d):
 
 @remembered
 def _taps_inside(length: int, kernel: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Returns which taps of a SAME convolution of stride 1 fall inside, ``(length, kernel)``, 1.0 or 0.0."""
+    """Returns 1.0 for each tap of a SAME convolution of stride 1 that falls inside, else 0.0, ``(length, kernel)``."""
     before, _ = same_padding(length, kernel, 1)
     place = torch.arange(length, device=device).unsqueeze(1)
     reached = place + torch.arange(kernel, device=device) - before
@@ -134,8 +134,8 @@ class Linear(nn.Linear):
 class LSTMCell(nn.Module):
     """Steps an LSTM whose four gates are one affine map of [input, hidden], in the order i, j, f, o.
 
-    ``c' = sigmoid(f + 1) c + sigmoid(i) tanh(j)``, ``h' = sigmoid(o) tanh(c')``. The forget bias of 1 is added when it
-    runs, not stored, and the stored bias starts as random as the weights: both are so in the reference code.
+    ``c' = sigmoid(f + 1) c + sigmoid(i) tanh(j)``, ``h' = sigmoid(o) tanh(c')``. As in the reference code, the forget
+    bias of 1 is added in the forward pass and not stored, and the stored bias is initialized like the weights.
     """
 
     def __init__(self, input_size: int, hidden_size: int, forget_bias: float = 1.0) -> None:
@@ -146,7 +146,7 @@ class LSTMCell(nn.Module):
         _fan_in_normal_(self.gates.bias, input_size + hidden_size)
 
     def forward(self, x: Tensor, state: tuple[Tensor, ...] = ()) -> tuple[Tensor, Tensor]:
-        """Maps ``x`` (N, input_size) and state (h, c), each (N, hidden_size), zero if not given, to the next state."""
+        """Maps ``x`` (N, input_size) and state (h, c), each (N, hidden_size), by default zero, to the next state."""
         hidden, cell = state or (x.new_zeros(x.shape[0], self.hidden_size),) * 2
         i, j, f, o = self.gates(torch.cat([x, hidden], dim=-1)).chunk(4, dim=-1)
         cell = torch.sigmoid(f + self.forget_bias) * cell + torch.sigmoid(i) * torch.tanh(j)
@@ -154,8 +154,8 @@ class LSTMCell(nn.Module):
 
 
 class PredictorCorrectorHead(nn.Module):
-    r"""Moves lambda towards what is seen, then to what the next frame is expected to show (the code's head for
-    sequences; not in the paper).
+    r"""Corrects lambda by what the frame shows, then predicts lambda for the next frame (the code's head for sequences;
+    not in the paper).
 
     .. math:: u = W_u h, \quad g = \sigma(W_g h), \quad \lambda_c = \lambda + g (u - \lambda), \quad
         (\hat\lambda, p) = \mathrm{MLP}(\lambda), \quad \lambda' = \lambda_c + \sigma(p) (\hat\lambda - \lambda_c).
@@ -182,15 +182,15 @@ class PredictorCorrectorHead(nn.Module):
 class StoppedLayerNorm(nn.Module):
     """Stops the gradient of its input and normalizes it over all axes but the first, with a gain and bias per channel.
 
-    ``(N, C, ...) -> (N, C, ...)``; one mean and one (biased) variance for all channels and pixels of a sample, as
-    Sonnet 1 does. As nothing flows back, the normalized input is a constant and only the gain and bias are in the
-    graph. (``nn.GroupNorm(1, C)`` has the same values, but torch 2.13 crashes in its backward for a channels-last
+    ``(N, C, ...) -> (N, C, ...)``. One mean and one (biased) variance are taken over all channels and pixels of a
+    sample, as in Sonnet 1. The normalized input is a constant; only gain and bias are in the graph.
+    (``nn.GroupNorm(1, C)`` has the same values, but torch 2.13 crashes in its backward pass for a channels-last
     constant.)
 
     Args:
         channels: C.
         epsilon: added to the variance.
-        enabled: False: no normalization, gain and bias alone; an ablation.
+        enabled: False: only gain and bias, no normalization; for the ablation.
     """
 
     def __init__(self, channels: int, epsilon: float = 1e-5, enabled: bool = True) -> None:
@@ -241,8 +241,9 @@ def coordinate_grid(
 ) -> Tensor:
     """Returns the coordinate channels, ``(2, H, W)`` or ``(frequencies^2 - 1, H, W)``.
 
-    ``linear`` is x (column), then y (row), from -1 to 1: the opposite order of the decoder's. ``cosine`` is
-    cos(f pi x) cos(g pi y) for x, y in [0, 1], f slow and g fast over 0 .. frequencies - 1, without the constant one.
+    ``linear`` is x (column), then y (row), from -1 to 1; the decoder has the opposite order. ``cosine`` is
+    cos(f pi x) cos(g pi y) for x, y in [0, 1] and f, g in 0 .. frequencies - 1, without the constant f = g = 0; g is
+    the faster index.
     """
 
     def places(start: float, count: int) -> Tensor:

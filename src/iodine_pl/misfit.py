@@ -21,8 +21,8 @@ class MisfitError(RuntimeError):
 
         Args:
             own: the model's weights.
-            given: those that it was to take.
-            error: what PyTorch says, which is repeated where no shape differs.
+            given: the weights to load.
+            error: PyTorch's message, which is repeated where no shape differs.
         """
         here, there = ({name: tuple(getattr(x, "shape", ())) for name, x in each.items()} for each in (own, given))
         names = [name for name in here | there if here.get(name) != there.get(name)]

@@ -19,7 +19,7 @@ def likelihood_of(name: Literal["mixture", "mean"], distribution: PixelDistribut
     """Returns the class that computes the named likelihood.
 
     Raises:
-        ValueError: for an unknown name, or a distribution that has none about the mean.
+        ValueError: for an unknown name, or ``mean`` with a distribution that has no ``about``.
     """
     if name == "mixture":
         return PixelMixture
@@ -33,7 +33,7 @@ def likelihood_of(name: Literal["mixture", "mean"], distribution: PixelDistribut
 
 
 class PixelMixture:
-    r"""Gives the mixture over slots at every pixel: one joint density for all C channels, weighted by the masks
+    r"""Computes the mixture over slots at every pixel: one joint density for all C channels, weighted by the masks
     (section 2.1),
 
     .. math:: p(x_i | z) = \sum_k m_{ik}\, p(x_i | \mu_{ik}).
@@ -48,7 +48,7 @@ class PixelMixture:
         | https://arxiv.org/abs/1903.00450
 
     Example:
-        Of two slots with equal masks, one shows the gray pixel as it is, the other is black.
+        Two slots have equal masks. The first shows the gray pixel, the second is black.
 
         >>> from iodine_pl.distributions import Gaussian
         >>> gray = torch.full((1, 1, 1, 1), 0.5)
@@ -56,7 +56,7 @@ class PixelMixture:
         >>> mixture = PixelMixture(gray, decoded, Gaussian(0.25))
         >>> mixture.masks.flatten(), mixture.responsibilities.flatten()
         (tensor([0.5000, 0.5000]), tensor([0.8808, 0.1192]))
-        >>> mixture.nll_gradients().mask_logits.flatten()  # mask less responsibility
+        >>> mixture.nll_gradients().mask_logits.flatten()  # mask minus responsibility
         tensor([-0.3808,  0.3808])
     """
 
@@ -73,12 +73,12 @@ class PixelMixture:
         self.log_prob = self._log_prob()  # log p(x_i|z), (B, H, W)
 
     def _log_prob(self) -> Tensor:
-        # Logsumexp keeps a pixel that every slot misses by far at a large finite value, with finite gradients.
+        # With logsumexp, a pixel that every slot misses by far keeps a finite value and finite gradients.
         return torch.logsumexp(self.joint, dim=1)
 
     @property
     def nll(self) -> Tensor:
-        """Negative log-likelihood of each image in nats, ``(B,)``; that of a density may be negative."""
+        """Negative log-likelihood of each image in nats, ``(B,)``; may be negative, since p is a density."""
         return -self.log_prob.sum(dim=(1, 2))
 
     @property
@@ -89,8 +89,8 @@ class PixelMixture:
     def mask_posterior(self, epsilon: float = 1e-6) -> Tensor:
         """Returns p(m_k|x, mu) under *equal* mixing weights, ``(B, K, H, W)``.
 
-        The reference code leaves the masks out and adds ``epsilon`` to the denominator, so that it is near zero where
-        every slot misses the pixel.
+        As in the reference code, the masks are left out and ``epsilon`` is added to the denominator, so that the result
+        is near zero where every slot misses the pixel.
         """
         likelihood = self.slot_log_prob.exp()
         return likelihood / (likelihood.sum(dim=1, keepdim=True) + epsilon)
@@ -107,9 +107,9 @@ class PixelMixture:
 
     @torch.no_grad()
     def leave_one_out(self) -> Tensor:
-        """Returns log p(x_i) - log p(x_i without slot k), the masks of the others renormalized, ``(B, K, H, W)``.
+        """Returns log p(x_i) - log p(x_i without slot k), with the other masks renormalized, ``(B, K, H, W)``.
 
-        The reference code calls it the counterfactual. With one slot nothing remains to compare with: it is 0.
+        The reference code calls it the counterfactual. It is 0 if there is only one slot.
         """
         if self.mask_logits.shape[1] == 1:
             return torch.zeros_like(self.joint)
@@ -122,13 +122,13 @@ class PixelMixture:
 
 
 class MeanImage(PixelMixture):
-    r"""Gives one logistic or normal density about the mean over slots,
+    r"""Computes one logistic or normal density about the mean over slots,
 
     .. math:: p(x_i | z) = p(x_i | \hat x_i), \quad \hat x_i = \sum_k m_{ik} \mu_{ik}.
 
-    Slots gain nothing by sharing a pixel to cover all that it might be, at any scale. It is EfficientMORL's choice on
-    Tetrominoes and Multi-dSprites, and the squared error of Slot Attention; not in the IODINE paper. Responsibilities
-    and mask posterior are still those of the slots' own densities.
+    Slots gain nothing by sharing a pixel to hedge over its possible values, at any scale. EfficientMORL uses it on
+    Tetrominoes and Multi-dSprites; Slot Attention's squared error is the same. It is not in the IODINE paper.
+    Responsibilities and mask posterior are still those of the slots' own densities.
 
     References:
         | Efficient Iterative Amortized Inference for Learning Symmetric and Disentangled Multi-Object Representations,
@@ -160,9 +160,9 @@ class MeanImage(PixelMixture):
 
 
 class ChannelMixture(PixelMixture):
-    """Gives one Bernoulli distribution about the mean over slots, for x in {0, 1}.
+    """Computes one Bernoulli distribution about the mean over slots, for x in {0, 1}.
 
-    That is a mixture over slots for each channel by itself: ``sum_k m_k p_k`` is the probability of 1, and ``sum_k m_k
+    This is a separate mixture over slots for each channel: ``sum_k m_k p_k`` is the probability of 1, and ``sum_k m_k
     (1 - p_k)`` that of 0. With one channel it is the same as :class:`PixelMixture`.
     """
 

@@ -52,4 +52,4 @@ NETWORKS: dict[Network, dict[str, Any]] = {
         "reference_batch_size": 32,
     },
 }
-"""Name -> the arguments of :class:`iodine_pl.IODINE` that are not one for all three."""
+"""Name -> the arguments of :class:`iodine_pl.IODINE` that differ among the three."""

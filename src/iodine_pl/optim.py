@@ -20,19 +20,19 @@ COEFFICIENTS = (
 )
 """a, b, c of a s + b s^3 + c s^5 in each step: the first three of Polar Express (Amsel et al. 2025, arXiv:2505.16932).
 
-They bring singular values s from 0.002 to 1 between 0.19 and 1.87. More steps come nearer to 1, but learn no sooner
+They map singular values s from 0.002 to 1 into 0.19 to 1.87. More steps come closer to 1, but training is not faster
 (docs/learning.md)."""
 
 
 class TFAdam(torch.optim.Adam):
-    r"""Steps Adam in TensorFlow's form, whose epsilon stands beside the uncorrected second moment (Kingma & Ba, section
+    r"""Implements Adam in TensorFlow's form, which adds epsilon to the uncorrected second moment (Kingma & Ba, section
     2):
 
     .. math:: w \leftarrow w - \eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} \frac{m}{\sqrt{v} + \epsilon}.
 
-    torch's own epsilon is smaller by :math:`\sqrt{1 - \beta_2^t}`: 31 times at the first step, which matters for
-    IODINE, where many gradients are near 1e-6 after clipping. So this is torch's Adam, given epsilon divided by that
-    factor.
+    torch adds its epsilon to the corrected second moment, where it counts for less by the factor :math:`\sqrt{1 -
+    \beta_2^t}`, 1/31 at the first step. This matters for IODINE, where many gradients are near 1e-6 after clipping. The
+    implementation is torch's Adam with epsilon divided by this factor.
 
     Args:
         params: parameters or groups of them.
@@ -49,18 +49,18 @@ class TFAdam(torch.optim.Adam):
         >>> optimizer = TFAdam([weight], lr=0.1)
         >>> weight.grad = torch.full((1,), 2.0)
         >>> optimizer.step()
-        >>> round(weight.item(), 6)  # the first step has the size of the learning rate, whatever the gradient
+        >>> round(weight.item(), 6)  # the first step is as large as the learning rate, whatever the gradient
         -0.1
     """
 
     def __init__(
         self, params: ParamsT, lr: float = 1e-3, betas: tuple[float, float] = (0.95, 0.999), eps: float = 1e-8
     ) -> None:
-        super().__init__(params, lr=lr, betas=betas, eps=eps, foreach=True)  # a few launches for all parameters
+        super().__init__(params, lr=lr, betas=betas, eps=eps, foreach=True)  # a few kernels for all parameters
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Runs ``closure`` if given and updates every parameter that has a gradient."""
-        result = _called(closure)  # first of all: it may look at the groups, or take back a step
+        result = _called(closure)  # first, since it may read the groups or undo a step
         epsilons = [group["eps"] for group in self.param_groups]
         try:
             for group in self.param_groups:
@@ -91,26 +91,26 @@ def square_root_rule(learning_rate: float, batch_size: int, reference_batch_size
 
 
 class Muon(TFAdam):
-    r"""Steps every parameter of two or more axes by Muon, all others by :class:`TFAdam`.
+    r"""Updates every parameter of two or more axes by Muon, all others by :class:`TFAdam`.
 
-    A parameter's gradient g, flattened to a matrix (first axis, all others), moves a momentum m. The update is their
-    mix with all singular values brought near 1, as large as one of Adam, whose root mean square is about 0.2 (Liu et
-    al. 2025, arXiv:2502.16982):
+    The gradient g of a parameter is flattened to a matrix (first axis, all others) and averaged into a momentum m. The
+    update mixes both and sets all singular values near 1. It is scaled to the size of an update of Adam, a root mean
+    square of about 0.2 (Liu et al. 2025, arXiv:2502.16982):
 
     .. math:: m \leftarrow \beta m + (1 - \beta) g, \quad
         w \leftarrow (1 - \eta \delta) w - 0.2\, \eta \sqrt{\max(r, c)}\; \mathrm{orth}(\beta m + (1 - \beta) g).
 
-    Every update moves all singular values alike, so without the decay delta they grow as long as training goes on.
+    Every update moves all singular values alike, so without the decay delta they grow throughout the training.
 
     Args:
         params: parameters.
         lr: learning rate of the matrices.
         adam_lr: learning rate of all others; None: the same.
         momentum: beta.
-        weight_decay: delta, of the matrices alone.
+        weight_decay: delta, only of the matrices.
         betas, eps: of Adam.
-        shared: whether the matrices are shared among the processes of ``torch.distributed``, whose gradients must be
-            the same: each brings a part of them to its end and hands that to the others.
+        shared: divide the matrices among the processes of ``torch.distributed``, which must have the same gradients.
+            Each process orthogonalizes its part and sends it to the others.
 
     References:
         | https://kellerjordan.github.io/posts/muon
@@ -135,7 +135,7 @@ class Muon(TFAdam):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Runs ``closure`` if given and updates every parameter that has a gradient."""
-        result = _called(closure)  # first of all: it may look at the groups, to clip gradients
+        result = _called(closure)  # first, since it may read the groups to clip gradients
         groups = self.param_groups
         try:
             self.param_groups = groups[1:]
@@ -154,7 +154,7 @@ class Muon(TFAdam):
         for p in moved:
             state = self.state[p]
             if not state:
-                state["step"] = torch.zeros(())  # torch's Adam looks for it when a state is loaded
+                state["step"] = torch.zeros(())  # torch's Adam needs it when a state is loaded
                 state["momentum"] = torch.zeros_like(p)
             state["step"] += 1
         gradients = [p.grad for p in moved]
@@ -171,7 +171,7 @@ class Muon(TFAdam):
 
 
 def _orthogonalized_in_parts(matrices: list[Tensor], shared: bool) -> list[Tensor]:
-    """Calls :func:`orthogonalized` for the matrices of each shape at once, in this process those of its share."""
+    """Calls :func:`orthogonalized` once for all matrices of a shape, in this process for its own part of them."""
     rank, processes = (distributed.get_rank(), distributed.get_world_size()) if shared else (0, 1)
     loads = [0.0] * processes
     done: list[Tensor] = [*matrices]
@@ -188,14 +188,14 @@ def _orthogonalized_in_parts(matrices: list[Tensor], shared: bool) -> list[Tenso
             done[i] = update
     if processes > 1:
         flat = torch.cat([x.flatten() for x in done])
-        distributed.all_reduce(flat)  # all but one process have zeros
+        distributed.all_reduce(flat)  # zeros in all processes but one
         parts = torch.split(flat, [x.numel() for x in done])
         done = [part.view_as(x) for part, x in zip(parts, done, strict=True)]
     return done
 
 
 def _work(x: Tensor) -> float:
-    """Returns about how many operations it takes to orthogonalize ``x`` (r, c)."""
+    """Estimates the number of operations that orthogonalize ``x`` (r, c)."""
     rows, columns = x.shape
     return rows**2 * (2.0 * columns + 3.0 * len(COEFFICIENTS) * rows)
 
@@ -203,9 +203,9 @@ def _work(x: Tensor) -> float:
 def orthogonalized(x: Tensor, coefficients: Sequence[tuple[float, float, float]] = COEFFICIENTS) -> Tensor:
     r"""Returns matrices with the singular vectors of ``x`` and singular values of one size, between 0.19 and 1.87.
 
-    Newton-Schulz steps :math:`X \leftarrow a X + b X X^T X + c (X X^T)^2 X` after division by the Frobenius norm. Each
-    multiplies X by a polynomial of the small matrix :math:`X X^T`, so only these are iterated, and X itself is
-    multiplied once, at the end.
+    After division by the Frobenius norm, Newton-Schulz steps :math:`X \leftarrow a X + b X X^T X + c (X X^T)^2 X`
+    follow. Each multiplies X by a polynomial of the small matrix :math:`X X^T`. Only these polynomials are iterated;
+    X is multiplied once, at the end.
 
     Args:
         x: ``(N, r, c)``, r <= c.
@@ -224,7 +224,7 @@ def orthogonalized(x: Tensor, coefficients: Sequence[tuple[float, float, float]]
 
 
 def learning_rate_decay(kind: Literal["exponential", "cosine"], factor: float, steps: int) -> Callable[[int], float]:
-    """Returns what is left of the learning rate, as a function of the updates done.
+    """Returns a function from the number of updates to the remaining share of the learning rate.
 
     Args:
         kind: ``exponential``: it falls by ``factor`` over each ``steps`` updates, as in the released code; ``cosine``:

@@ -1,4 +1,4 @@
-"""The published way of taking updates: optimizer, learning rate, clipping, and what becomes of a non-finite update."""
+"""Optimization as published: optimizer, learning rate, clipping, and skipped non-finite updates."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class OptimizedModule(pl.LightningModule):
         optimizer: ``tf_adam``: Adam with TensorFlow's epsilon, as in the code; ``adam``: torch's; ``muon``: Muon for
             matrices and kernels, ``tf_adam`` for all else (see :class:`iodine_pl.optim.Muon`).
         betas, adam_epsilon: of Adam.
-        adam_learning_rate: of what ``muon`` leaves to Adam; None: ``learning_rate``.
+        adam_learning_rate: of the parameters that ``muon`` leaves to Adam; None: ``learning_rate``.
         weight_decay: of the matrices under ``muon``; an update shrinks them by the learning rate times this.
         decay: of the learning rate (see :func:`iodine_pl.optim.learning_rate_decay`).
         decay_factor: of ``exponential``.
         decay_steps: updates over which the learning rate falls by that factor, or along the whole ``cosine``.
         gradient_clip_norm: largest norm of all gradients together; None: they are not clipped.
-        max_skipped_updates: how many updates in a row may be dropped because a gradient is not finite; one more ends
-            the training.
+        max_skipped_updates: number of consecutive updates that may be skipped because of a non-finite loss or gradient;
+            one more ends the training.
 
     Raises:
         ValueError: for an unknown name or a number out of its range.
@@ -94,7 +94,7 @@ class OptimizedModule(pl.LightningModule):
 
     @property
     def logged_now(self) -> bool:
-        """Whether the logger gets what this update logs; to log the others costs time for nothing."""
+        """Whether the logger records this update; logging at other updates would only cost time."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return every > 0 and (self.trainer.global_step + 1) % every == 0
 
@@ -123,7 +123,7 @@ class OptimizedModule(pl.LightningModule):
         return [self.learning_rate, self.learning_rate if self.adam_learning_rate is None else self.adam_learning_rate]
 
     def _learning_rate_scale(self) -> tuple[float, str]:
-        """Returns the factor of the learning rate for this Trainer's global batch, and how it came about."""
+        """Returns the factor of the learning rate for this Trainer's global batch, and its formula for the message."""
         if self.batch_size is None:
             return 1.0, ", not scaled: give the model its batch_size to scale it"
         trainer = self._trainer
@@ -136,7 +136,7 @@ class OptimizedModule(pl.LightningModule):
         )
 
     def on_train_start(self) -> None:
-        """Holds to the learning rate of this model and Trainer: a checkpoint brings that of those who wrote it."""
+        """Restores the learning rate of this model and Trainer, which loading a checkpoint has overwritten."""
         schedule = self._schedule
         if schedule is None or self.lr_schedulers() is not schedule:
             return  # a subclass has its own
@@ -163,7 +163,7 @@ class OptimizedModule(pl.LightningModule):
             norm = self.guard.hold(norm, self, optimizer)
         elif self.guard.must_skip(norm, self):
             for p in self.parameters():
-                p.grad = None  # the optimizer passes over a parameter without gradient, moments and all
+                p.grad = None  # the optimizer skips a parameter without gradient, and its moments
         if gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:
@@ -181,13 +181,13 @@ class OptimizedModule(pl.LightningModule):
         self.guard.read()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.guard.read()  # the checkpoint refers to the optimizer's counters: what this takes back is gone there too
+        self.guard.read()  # may undo the optimizer's counters, which the checkpoint shares
         checkpoint["nonfinite_guard"] = self.guard.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "nonfinite_guard" in checkpoint:
             self.guard.load_state_dict(checkpoint["nonfinite_guard"])
-        if "optimizer_states" not in checkpoint:  # weights alone: a new training begins with them
+        if "optimizer_states" not in checkpoint:  # only weights: a new training starts from them
             checkpoint |= {"optimizer_states": [], "lr_schedulers": []}
 
 

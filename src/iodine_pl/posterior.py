@@ -12,11 +12,11 @@ from torch.nn import functional as F
 __all__ = ["PRIOR_SCALE", "Posterior", "keyed_normal", "noise_for"]
 
 PRIOR_SCALE = math.sqrt(math.log(2.0))
-"""Standard deviation of the reference code's prior: its parameters are zeros, and softplus(0) = ln 2 is a variance."""
+"""Standard deviation of the reference code's prior. Its parameters are 0, and softplus(0) = ln 2 is the variance."""
 
 
 class Posterior:
-    r"""Gives the diagonal Gaussian posterior of every slot,
+    r"""Computes the diagonal Gaussian posterior of every slot,
 
     .. math:: q_\lambda(z_k | x) = \mathcal{N}(z_k;\ \mu_k,\ \mathrm{diag}\,\mathrm{softplus}(\rho_k)),
         \qquad \lambda_k = [\mu_k | \rho_k].
@@ -61,8 +61,8 @@ class Posterior:
 def keyed_normal(shape: tuple[int, ...], *key: int) -> Tensor:
     """Returns float32 noise of ``shape``, the same for the same key of non-negative integers.
 
-    A resumed run therefore draws the same without saved state. It is drawn on the CPU, since each kind of device draws
-    other numbers from a seed, and a run is to repeat anywhere. It is small, and the model sends it without waiting.
+    A resumed run therefore draws the same noise without saved state. The noise is drawn on the CPU, since the same seed
+    gives other numbers on other devices. It is small, and the model copies it without waiting.
     """
     seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Refuses arguments out of their range, before they do harm somewhere else."""
+"""Checks the range of arguments where they are given, so that an error names the argument."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RULES: dict[str, Callable[[float], bool]] = {
 
 
 def require(rule: str, **arguments: Any) -> None:
-    """Checks numbers, or each of several in a list or tuple, which must not be empty; None is passed over.
+    """Checks numbers, or each number of a list or tuple, which must not be empty; None is skipped.
 
     Args:
         rule: ``at least 1``, ``positive``, ``not negative`` or ``at least 0 and below 1``. No rule takes NaN.

@@ -37,7 +37,7 @@ LSTMState = tuple[Tensor, ...]
 
 
 class RefinementInputs(NamedTuple):
-    """Holds what a refinement step knows of the scene; :data:`INPUTS` says what the network makes of it."""
+    """Holds the tensors that a refinement step starts from; :data:`INPUTS` lists the network's inputs."""
 
     image: Tensor
     """x, ``(B, C, H, W)``."""
@@ -69,13 +69,13 @@ class Input(NamedTuple):
     name: str
     """Its key in :meth:`RefinementNetwork.value`."""
     channels: int | Literal["C", "2D", "coordinates"] = 1
-    """How many; C of the image, 2D of lambda, or as many as there are coordinates."""
+    """Number of channels: a number, C of the image, 2D of lambda, or that of the coordinates."""
     per: Literal["slot", "image", "all"] = "slot"
-    """What has its own: each slot, each image, or nothing, so that it is one for all images."""
+    """Whether its values differ per slot, per image, or are the same for all images."""
     norm: bool = False
-    """Whether the gradient stops there and a layer norm follows, whose parameters are those of ``norm_NAME``."""
+    """Whether its gradient is stopped and a layer norm follows, with the parameters ``norm_NAME``."""
     reference: str = "~"
-    """Its name in the reference code. Channels are joined in the order of these names; one of your own comes last."""
+    """Its name in the reference code. Channels are joined in the order of these names; an input of your own is last."""
 
 
 INPUTS = (
@@ -91,18 +91,18 @@ INPUTS = (
     Input("coordinates", "coordinates", per="all", reference="coordinates"),
     Input("capacity", per="all", reference="capacity"),
 )
-"""The images that the convolutions see."""
+"""The image-sized inputs, which the convolutions see."""
 
 VECTORS = (
     Input("posterior", "2D", reference="zp"),
     Input("posterior_gradient", "2D", norm=True, reference="dzp"),
     Input("flat_capacity", reference="flat_capacity"),
 )
-"""The vectors that join what the convolutions found."""
+"""The inputs that are vectors, which are joined to the convolutions' features."""
 
 
 def input_channels(inputs: Sequence[Input], sizes: Mapping[str, int]) -> dict[str, int]:
-    """Returns how many channels each input has, in the order in which they are joined.
+    """Returns the number of channels of each input, in the order in which they are joined.
 
     Args:
         inputs: such as :data:`INPUTS`.
@@ -118,7 +118,7 @@ def _filled(value: float, shape: tuple[int, ...], dtype: torch.dtype, device: to
 
 
 def _as_maps(x: Tensor, row: Input) -> Tensor:
-    """Gives an input the axes of a convolution's: ``(BK, c, H, W)``, ``(B, c, H, W)`` or ``(1, c, H, W)``."""
+    """Reshapes an input for a convolution: ``(BK, c, H, W)``, ``(B, c, H, W)`` or ``(1, c, H, W)``."""
     slots = "b k" if row.per == "slot" else "b"
     joined = "(b k)" if row.per == "slot" else "b"
     channel = "" if x.ndim == len(slots.split()) + 2 else "c"
@@ -128,11 +128,11 @@ def _as_maps(x: Tensor, row: Input) -> Tensor:
 class RefinementNetwork(nn.Module):
     """Computes the update of every slot's posterior parameters: ``lambda <- lambda + f_phi(a_k, h)``.
 
-    Convolutions of stride 2 (ELU after each), pooling over pixels, an MLP (ELU between its layers, none after the
-    last), joined by lambda and its gradient, then an LSTM or nothing, then a linear layer. The inputs of which
-    :data:`INPUTS` says so go through :class:`StoppedLayerNorm`.
+    Image-sized inputs pass through convolutions of stride 2 (ELU after each), pooling over pixels, and an MLP (ELU
+    between its layers). The result is joined with lambda and its gradient and passes through an optional LSTM and a
+    linear layer. Inputs with ``norm`` in :data:`INPUTS` first pass through :class:`StoppedLayerNorm`.
 
-    A subclass that wants another input adds its row to ``inputs`` or ``vectors`` and computes it in :meth:`value`.
+    To add an input, a subclass adds its row to ``inputs`` or ``vectors`` and computes it in :meth:`value`.
 
     Args:
         latent_size: D.
@@ -143,12 +143,12 @@ class RefinementNetwork(nn.Module):
         lstm_size: width of the LSTM; None leaves it out, as the released Tetrominoes network does.
         coordinates: ``linear`` (2 channels; released CLEVR6) or ``cosine`` (released Multi-dSprites, Tetrominoes).
         coordinate_frequencies: of ``cosine``, along each axis; 3 give 8 channels.
-        pooling: ``mean`` over pixels (paper, code); ``cosine``: that, and the means weighted by each of the ``cosine``
-            coordinates, which tell where a feature is as well as how much there is of it.
+        pooling: ``mean`` over pixels (paper, code); ``cosine``: also the means weighted by each ``cosine`` coordinate,
+            which encode where a feature is, not only how strong it is.
         capacity: constant of an input channel and of an input number, 0.5 in the reference code; not in the paper.
         norm_epsilon: added to the variance in the layer norms.
-        layer_norm: False leaves the layer norms' division out, for the ablation.
-        leave_out: inputs that are zeros, for the ablation: names of :data:`INPUTS` and :data:`VECTORS`.
+        layer_norm: False: the layer norms only apply gain and bias; for the ablation.
+        leave_out: inputs that are set to zero, for the ablation: names of :data:`INPUTS` and :data:`VECTORS`.
         head: ``residual``: a linear layer; ``predictor_corrector``: :class:`PredictorCorrectorHead`.
 
     Raises:
@@ -224,9 +224,9 @@ class RefinementNetwork(nn.Module):
     def value(self, name: str, inputs: RefinementInputs) -> Tensor:
         """Returns an input by its name.
 
-        Those of :data:`INPUTS` are ``(B, K, H, W)`` or ``(B, K, c, H, W)``, without K if they are one for all slots,
-        ``(1, c, H, W)`` if they are one for all images. Those of :data:`VECTORS` are ``(B, K, c)``. Not asked for is
-        ``capacity``, which is the same number everywhere.
+        Those of :data:`INPUTS` are ``(B, K, H, W)`` or ``(B, K, c, H, W)``, without K if the slots share them,
+        ``(1, c, H, W)`` if all images share them. Those of :data:`VECTORS` are ``(B, K, c)``. ``capacity`` is never
+        requested, since it is the same number everywhere.
         """
         batch, slots, _, height, width = inputs.means.shape
         if name == "flat_capacity":
@@ -249,9 +249,9 @@ class RefinementNetwork(nn.Module):
     def _convolve(self, inputs: RefinementInputs) -> Tensor:
         """Runs the convolutions on the image-sized inputs, ``(BK, channels, h, w)``.
 
-        The first is linear, so it is taken apart: what is the same for all slots goes through it once for each image,
-        what is the same for all images once. The gains and biases of the layer norms act on its weights, not on images:
-        the normalized inputs are constants, and a bias is a part of the weight of a channel that is 1 everywhere.
+        The first convolution is linear, so its inputs are convolved in groups: those shared by all slots once per
+        image, those shared by all images once. The gains of the layer norms multiply its weights instead of the images,
+        and their biases become weights of a channel that is 1 everywhere.
         """
         first, *others = self.convolutions
         assert isinstance(first, SameConv2d)
@@ -264,7 +264,7 @@ class RefinementNetwork(nn.Module):
         of_inputs = torch.split(first.weight * gains, list(self.channels.values()), dim=1)
         for name, weight in zip(self.channels, of_inputs, strict=True):
             row = rows[name]
-            if name == "capacity":  # a part of the ones
+            if name == "capacity":  # added to the weight of the ones
                 continue
             x = _as_maps(self._kept(name, inputs), row)
             maps[row.per].append(self._norm(name).normalize(x) if row.norm else x)
@@ -280,7 +280,7 @@ class RefinementNetwork(nn.Module):
         return hidden
 
     def _gains_and_biases(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns what each input channel of the convolutions is multiplied by, and what is added, ``(c, 1, 1)``."""
+        """Returns the gain and the bias of each input channel of the convolutions, ``(c, 1, 1)``."""
 
         def filled(value: float, count: int) -> Tensor:
             return _filled(value, (count,), weight.dtype, weight.device)

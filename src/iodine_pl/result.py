@@ -1,4 +1,4 @@
-"""What a model says of a batch of images."""
+"""What a model returns for a batch of images."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Trace(NamedTuple):
 
 
 def loss_terms(nll: Tensor, kl: Tensor, mse: Tensor) -> dict[str, Tensor]:
-    """Names the terms of the loss as they are logged, and adds the ELBO; ``kl`` is already summed over slots."""
+    """Returns the terms of the loss and the ELBO by their logged names; ``kl`` is already summed over slots."""
     return {"nll": nll, "kl": kl, "elbo": -nll - kl, "mse": mse}
 
 
 class Decomposition(NamedTuple):
-    """Holds the scene as the model sees it after the last refinement step."""
+    """Holds the model's decomposition of a batch after the last refinement step."""
 
     mean: Tensor
     """Posterior mean of every slot, ``(B, K, D)``."""
@@ -52,13 +52,13 @@ class Decomposition(NamedTuple):
     kl: Tensor
     """KL(posterior || prior) of each slot in nats, ``(B, K)``."""
     trace: Trace
-    """The terms of the loss at every refinement step; in an entry of ``steps`` those of that step alone."""
+    """The terms of the loss at every refinement step; in an entry of ``steps`` only those of that step."""
     steps: tuple[Decomposition, ...] = ()
-    """On request the same for every refinement step, T + 1 of them, the initial state first."""
+    """With ``return_steps`` the decomposition at every refinement step, T + 1 of them, the initial state first."""
 
     responsibilities: Tensor | None = None
-    """r, each slot's share m_k p_k / sum_j m_j p_j in the density of a pixel, ``(B, K, H, W)``, sums to 1 over K. Where
-    they segment better than the masks, slots share pixels to cover all that these might be."""
+    """r, each slot's share m_k p_k / sum_j m_j p_j in the density of a pixel, ``(B, K, H, W)``, sums to 1 over K. If
+    they segment better than the masks, slots share pixels to hedge over the possible values."""
 
     @property
     def elbo(self) -> Tensor:
@@ -66,7 +66,7 @@ class Decomposition(NamedTuple):
         return -self.nll - self.kl.sum(dim=1)
 
     def select(self, images: slice) -> Decomposition:
-        """Returns the same of some of the images; what another module left at None stays so."""
+        """Returns the decomposition of some of the images; fields that are None stay so."""
         trace = self.trace and Trace(*(x[:, images] for x in self.trace))
         tensors = {name: x[images] for name, x in self._tensors().items()}
         return self._replace(**tensors, trace=trace, steps=tuple(step.select(images) for step in self.steps))
@@ -76,14 +76,14 @@ class Decomposition(NamedTuple):
         return self._mapped(Tensor.detach)
 
     def clone(self) -> Decomposition:
-        """Returns the same numbers in memory of their own."""
+        """Returns a copy in memory of its own."""
         return self._mapped(Tensor.clone)
 
     def refusing_gradients(self, reason: str) -> Decomposition:
-        """Returns the same, but a loss that reaches images, masks, or a likelihood that has no graph raises.
+        """Returns the same numbers, but a loss that uses images, masks or a likelihood without a graph raises.
 
         Args:
-            reason: what the RuntimeError says.
+            reason: message of the RuntimeError.
         """
         outside = {name: x for name, x in self._tensors().items() if not x.requires_grad}
         refusing = {name: refusing_gradients(x, self.latents, reason) for name, x in outside.items()}

@@ -21,13 +21,13 @@ from iodine_pl.result import Decomposition, loss_terms
 __all__ = ["Batch", "SceneModel"]
 
 Batch = Mapping[str, Any]
-"""``image`` (B, C, H, W) uint8 or float in [0, 1]; if known ``index`` (B,), to key the noise in evaluation; others."""
+"""``image`` (B, C, H, W) uint8 or float in [0, 1]; optionally ``index`` (B,), which keys the noise in evaluation."""
 
 _TRAIN, _EVALUATE_IMAGE, _EVALUATE_BATCH = range(3)  # first part of the noise's key
 
 
 class SceneModel(OptimizedModule):
-    """Trains and evaluates a model whose ``forward`` gives a :class:`Decomposition` and whose ``loss`` trains it.
+    """Trains and evaluates a model whose ``forward`` returns a :class:`Decomposition` and which has a ``loss``.
 
     Args:
         seed: of the noise, apart from that of weights and data.
@@ -55,7 +55,7 @@ class SceneModel(OptimizedModule):
         noise: Tensor | None = None,
         return_steps: bool = False,
     ) -> Decomposition:
-        """Decomposes a batch of images, with K and T of the model where they are not given."""
+        """Decomposes a batch of images; K and T are by default those of the model."""
 
     @abstractmethod
     def loss(self, batch: Batch | Tensor, noise: Tensor | None = None) -> tuple[Tensor, Decomposition]:
@@ -69,19 +69,19 @@ class SceneModel(OptimizedModule):
 
     @property
     def iterations(self) -> int:
-        """T of the mode that the module is in: training or evaluation."""
+        """T in the current mode, training or evaluation."""
         in_evaluation = self.num_iterations if self.evaluation_iterations is None else self.evaluation_iterations
         return self.num_iterations if self.training else in_evaluation
 
     def images(self, batch: Batch | Tensor) -> Tensor:
         """Returns the images of a batch, ``(B, C, H, W)`` in [0, 1], in the parameters' floating type.
 
-        The first float images are looked at, and a warning says if they are not in [0, 1].
+        If the first float images are not in [0, 1], it warns.
 
         Raises:
-            TypeError: if there is no tensor, it is neither uint8 nor float, or the parameters are of a short type.
-            ValueError: if it is not ``(B, C, H, W)`` with the C that this model was made for, or, where the model takes
-                sequences, ``(B, T+1, C, H, W)``.
+            TypeError: if there is no tensor, it is neither uint8 nor float, or the parameters are float16 or bfloat16.
+            ValueError: if it is not ``(B, C, H, W)`` with the model's C, or, where the model takes sequences,
+                ``(B, T+1, C, H, W)``.
         """
         images = batch["image"] if isinstance(batch, Mapping) else batch
         if not isinstance(images, Tensor) or not (images.is_floating_point() or images.dtype == torch.uint8):
@@ -127,7 +127,7 @@ class SceneModel(OptimizedModule):
         """Loads weights, as every module does.
 
         Raises:
-            MisfitError: if they do not fit, which says in one line what differs first.
+            MisfitError: if they do not fit; its one line names the first difference.
         """
         try:
             return super().load_state_dict(state_dict, strict, assign)
@@ -142,7 +142,7 @@ class SceneModel(OptimizedModule):
     def on_test_epoch_start(self) -> None:
         self._start_evaluation()
 
-    # Lightning hands what these return to the callbacks, whatever it is; its types are narrower.
+    # Lightning passes what these return to the callbacks; its type annotations are narrower.
     def validation_step(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:  # type: ignore[override]
         return self._evaluate(batch, batch_idx)
 
@@ -174,7 +174,7 @@ class SceneModel(OptimizedModule):
             batch: as in ``forward``.
             batch_idx: position of the batch, which keys the noise where the batch has no ``index``.
             num_slots, num_iterations, return_steps: as in ``forward``.
-            run: another number, other noise.
+            run: part of the noise's key; another number gives other noise.
         """
         noise = self.evaluation_noise(batch, batch_idx, num_slots, num_iterations, run)
         result: Decomposition = self(batch, num_slots, num_iterations, noise, return_steps)
@@ -190,7 +190,7 @@ class SceneModel(OptimizedModule):
     ) -> Tensor:
         """Returns noise that is a function of the model's seed and the image: see :meth:`decompose`.
 
-        It is keyed by the image's ``index`` where the batch has it: then no result depends on the batching.
+        It is keyed by the image's ``index`` if the batch has one, so that results do not depend on the batching.
         """
         size = (num_slots, num_iterations)
         again = (run,) if run else ()
@@ -202,7 +202,7 @@ class SceneModel(OptimizedModule):
         return sent(keyed_normal(shape, self.seed, _EVALUATE_BATCH, self.global_rank, batch_idx, *again), self.device)
 
     def _start_evaluation(self) -> None:
-        # Kept in a list, so that it is no part of the model.
+        # In a list, so that it is not a submodule.
         self._evaluation = [to_device(MeanTrace(self.iterations), self.device)]
 
     def _evaluate(self, batch: Batch | Tensor, batch_idx: int) -> Decomposition:
@@ -212,11 +212,11 @@ class SceneModel(OptimizedModule):
 
     def _log_terms(self, stage: str, terms: Mapping[str, Tensor]) -> None:
         """Logs the last state's terms under ``stage/``, those of every refinement step under ``stage_steps/``."""
-        terms = {name: values.flatten() for name, values in terms.items()}  # torchmetrics makes a number of one step
+        terms = {name: values.flatten() for name, values in terms.items()}  # torchmetrics squeezes a single step
         scalars = {f"{stage}/{name}": values[-1] for name, values in terms.items()}
         for name, values in terms.items():
             scalars |= {f"{stage}_steps/{name}_{t}": value for t, value in enumerate(values)}
-        # In evaluation the values are already the same on all processes; Lightning wants to hear it.
+        # In evaluation the values are already the same on all processes; sync_dist tells Lightning so.
         self.log_dict({name: value.float() for name, value in scalars.items()}, sync_dist=stage != "train")
 
 

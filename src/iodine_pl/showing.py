@@ -1,4 +1,4 @@
-"""Shows the slots of one's own pictures, which need no labels and may have any size."""
+"""Shows the slots of pictures of any size; labels are not needed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ or 3. Values are uint8, or float in [0, 1]."""
 
 _PICTURE = (str, Path, Image.Image, np.ndarray, Tensor)
 _COLOR = {"L": "gray", "RGB": "colored"}
-_BATCH = 16  # images that are decomposed at once
+_BATCH = 16  # images per forward pass
 
 
 def show(
@@ -42,25 +42,25 @@ def show(
     num_slots: int | None = None,
     num_iterations: int | None = None,
 ) -> Image.Image:
-    """Draws the slots of pictures: a row for each, as :func:`iodine_pl.evaluation.panels.slot_panel` has them.
+    """Draws the slots of pictures, one row each, with the columns of :func:`iodine_pl.evaluation.panels.slot_panel`.
 
     The decomposition is that of evaluation, :meth:`iodine_pl.SceneModel.decompose`. It does not depend on the other
-    pictures, and the model stays in its mode. A gray picture becomes a colored one where the model takes three
-    channels, and a colored one gray where it takes one; a message says so.
+    pictures, and the model's mode does not change. Pictures are converted to gray or color as the model needs; a
+    message says so.
 
     Args:
-        model: a model; or its weights: path, ``last``, ``best``, name or address, see
-            :func:`iodine_pl.checkpoints.finding.find_weights`.
-        images: one or several, in any mix of kinds and sizes.
-        size: side in pixels of the square that each image is made: the middle of it, resized. None: that of the images
-            that the weights were trained on. A model does not know it: with one, None leaves the images as they are.
-        crop: first row, first column and side in pixels of the square that is kept, in place of the middle.
-        num_slots, num_iterations: K and T, if not the model's own.
+        model: a model, or its weights: path, ``last``, ``best``, name or address (see
+            :func:`iodine_pl.checkpoints.finding.find_weights`).
+        images: one or several, of any kinds and sizes.
+        size: side in pixels to which the middle square of each image is resized. None: the size that the weights were
+            trained on; with a model, which does not know this size, the images are not resized.
+        crop: first row, first column and side in pixels of the square to use instead of the middle one.
+        num_slots, num_iterations: K and T; None: the model's own.
 
     Raises:
         FileNotFoundError: if there are no such weights.
-        PictureError: if an image cannot be read or makes the model overflow, the images differ in size, or the weights
-            do not tell theirs.
+        PictureError: if an image cannot be read or makes the model overflow, the images differ in size, or the training
+            size of the weights is unknown.
         ValueError: if the model does not take these numbers.
     """
     if not isinstance(model, SceneModel):
@@ -80,7 +80,7 @@ def show(
 
 
 def _named(images: Sequence[Picture]) -> Iterator[tuple[str, Image.Image]]:
-    """Yields every picture with its name for messages: the path of a file, else a number."""
+    """Yields every picture with its name for messages: the path of a file, or a number."""
     number = 0
     for given in images:
         if isinstance(given, str | Path):
@@ -119,7 +119,7 @@ def _panel(
     """Decomposes images (B, C, H, W) uint8, and draws their rows.
 
     Raises:
-        PictureError: if an image is so unlike those of the training that the posterior overflows.
+        PictureError: if an image is so unlike the training images that the posterior overflows.
     """
     rows: list[Row] = []
     training = model.training
@@ -147,14 +147,14 @@ def _panel(
 def trained_size(weights: str | Path) -> int:
     """Returns the side in pixels of the images that weights were trained on.
 
-    It is that of the data that the run's configuration names, or the checkpoint itself where it lies in no run.
+    The data are those named in the run's configuration, or in the checkpoint if it is outside of a run.
 
     Args:
         weights: path, ``last``, ``best``, name or address.
 
     Raises:
         FileNotFoundError: if there are no such weights.
-        PictureError: if neither tells the size.
+        PictureError: if the size is unknown.
     """
     unknown = f"the size of the images that {weights} was trained on is not known: give --size, the side in pixels"
     try:
@@ -169,7 +169,7 @@ def trained_size(weights: str | Path) -> int:
 
 
 def _size_of_data(weights: str | Path) -> tuple[int, int] | None:
-    """Returns (H, W) of the images that weights were trained on, None where nothing names the data."""
+    """Returns (H, W) of the images that weights were trained on; None if their data are unknown."""
     path = find_weights(weights)
     run = run_of(path)
     file = path if run is None else run / "config.yaml"

@@ -1,4 +1,4 @@
-"""An update that takes itself back on the device, so that nobody waits to hear whether it should."""
+"""An update that is undone on the device under a condition that the host does not wait for."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["Update"]
 
 
 class Update:
-    """Zeroes gradients, and takes back what the optimizer then does with them, unless a condition holds.
+    """Zeroes gradients and undoes the optimizer's step with them, unless a condition holds.
 
-    Make it before the optimizer's step and call :meth:`settle` after it. Torch's optimizers count their steps on the
-    CPU: whoever has read the condition, and found that it does not hold, calls :meth:`take_back_counters` before the
-    next step. Where there was no state yet, a step with zero gradients leaves that of a new optimizer.
+    Make it before the optimizer's step and call :meth:`settle` after it. torch's optimizers count their steps on the
+    CPU. Read the condition before the next step, and if it does not hold, call :meth:`take_back_counters`. If there was
+    no state yet, a step with zero gradients leaves the state of a new optimizer.
 
     Args:
         wanted: the condition, a bool ``()`` on the device.
@@ -35,11 +35,11 @@ class Update:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Takes back what the step did to parameters and moments, on the device, if it was not wanted."""
+        """Undoes the step's changes to parameters and moments on the device, unless the condition holds."""
         self._changed.write(torch.where(self._wanted, self._changed.read(), self._before))
 
     def take_back_counters(self) -> None:
-        """Sets the optimizer's counters on the CPU to what they were."""
+        """Resets the optimizer's counters on the CPU."""
         for p, name, x in self._state():
             if _counts(x):
                 x.fill_(self._counters.get((p, name), 0.0))
@@ -56,7 +56,7 @@ def _counts(x: Tensor) -> bool:
 
 
 class _Joined:
-    """Reads and writes many tensors as one vector, in the order of their memory: a few launches for all."""
+    """Reads and writes many tensors as one vector, in their memory order, with a few kernels for all."""
 
     def __init__(self, tensors: Sequence[Tensor | None]) -> None:
         dense = [x.detach() for x in tensors if x is not None]

@@ -1,4 +1,4 @@
-"""Averaging that begins late keeps to the weights themselves until then, and goes on after a stop."""
+"""Late averaging leaves the weights alone until it begins, and continues after a stop."""
 
 import pytest
 import pytorch_lightning as pl

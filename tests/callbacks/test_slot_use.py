@@ -76,10 +76,11 @@ def test_entropy_of_flat_masks(tmp_path):
         (4, 3.6, 0.1, [9.0, 8.0, 7.0, 0.1], "^$"),
         (3, 2.0, 0.1, [9.0, 8.0, 7.0], "^$"),
         (3, 3.0, 0.6, [9.0, 8.0, 7.0], "^$"),
-        (4, 1.0, 0.1, [0.2, 0.1, 0.1, 0.1], r"say nothing \(0\.50 nats\)"),
+        (4, 1.0, 0.1, [0.2, 0.1, 0.1, 0.1], r"encode nothing \(0\.50 nats\)"),
         (4, 3.0, 0.9, [9.0] * 4, r"nearly flat \(entropy 0\.90"),
         (4, 1.1, 0.1, [9.0] * 4, "One slot wins"),
         (4, 2.0, 0.1, [9.0] * 4, "Two of 4 slots win"),
+        (4, 1.1, 0.9, [0.0] * 4, "^$"),  # R-NEM has no prior, and none of the settings to change
     ],
 )
 def test_diagnosis(slots, used, entropy, kl, words):

@@ -1,4 +1,4 @@
-"""A checkpoint is read whole and without running code, or not at all, which is said in one line."""
+"""A checkpoint is read completely and without running code, or refused in one line."""
 
 import io
 import os

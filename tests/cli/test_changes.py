@@ -1,4 +1,4 @@
-"""Training that goes on with other settings says what follows from them."""
+"""Training that continues with other settings reports the consequences."""
 
 from pathlib import Path
 
@@ -57,8 +57,8 @@ def test_what_follows_is_said(stopped, caplog):
     caplog.set_level("INFO")
     go_on("--seed_everything=3", "--model.num_slots=2", "--data.num_train=60", "--model.optimizer=adam", steps=8)
     for words in (
-        "seed was 0 and is 3: order of the images and noise",
-        "num_slots was 4 and is 2: the same weights",
+        "seed was 0 and is 3: the order of the images and the noise",
+        "num_slots was 4 and is 2: the weights continue",
         "optimizer was tf_adam and is adam: the moments",
         "data: num_train was 40 and is 60: training continues with other images",
     ):

@@ -1,4 +1,4 @@
-"""A run has one folder, whatever its logger, and overwrites nothing that is not its own."""
+"""A run has one folder with any logger, and overwrites no file of others."""
 
 import os
 import shutil
@@ -237,4 +237,4 @@ def test_a_configuration_whose_data_are_damaged_is_an_error(folder):
 def test_a_fast_dev_run_leaves_no_checkpoint(folder, capsys):
     run_command([*TINY, BAR, "--trainer.fast_dev_run=1"])
     assert not list(folder.rglob("*.ckpt"))
-    assert "to go on" not in capsys.readouterr().out
+    assert "to continue" not in capsys.readouterr().out

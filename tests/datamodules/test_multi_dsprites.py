@@ -78,7 +78,7 @@ def test_images_are_drawn_from_their_factors(variant):
         np.testing.assert_allclose(picture[same], image[i][same] / 255, atol=1e-6)
 
 
-def test_backgrounds_and_colours():
+def test_backgrounds_and_colors():
     image, label, factors = joined(MultiDSpritesGenerator(0, "binarized"), 100)
     np.testing.assert_array_equal(image[..., 0] == 255, label > 0)
     assert set(np.unique(image)) == {0, 255}

@@ -1,4 +1,4 @@
-"""Against a local server that breaks off, lies and refuses."""
+"""Downloads from a local server that closes connections, states wrong lengths and refuses."""
 
 import pytest
 from records import example, scenes, write

@@ -330,7 +330,7 @@ def test_a_failed_conversion_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_variable_of_the_official_graphs_is_recognised():
+def test_every_variable_of_the_official_graphs_is_recognized():
     """Names and shapes of all three official training graphs, probe, slots and statistics included."""
     folder = SHARED / "checkpoints"
     if not folder.is_dir():

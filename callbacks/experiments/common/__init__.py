@@ -1,6 +1,6 @@
-"""What the experiments share. Importing it checks that the packages of the extra ``experiments`` are there."""
+"""Shared code of the experiments. Importing it checks that the packages of the extra ``experiments`` are installed."""
 
 from iodine_pl.evaluation.extra import require_experiments
 
-# Here, as every experiment passes by here before it imports matplotlib, and none should fail after it has measured.
+# Every experiment imports this package before matplotlib, so none fails only after it has measured.
 require_experiments("iodine_pl.callbacks.experiments", "matplotlib", "sklearn")

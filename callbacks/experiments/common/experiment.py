@@ -1,4 +1,4 @@
-"""The course of an experiment: numbers of every test image, from all processes, and files at the end."""
+"""The base class of experiments: measurements of every test image from all processes, and files at the end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Experiment", "need"]
 
 
 def need(experiment: pl.Callback, batch: Any, *names: str) -> None:
-    """Checks that a batch has what an experiment looks at.
+    """Checks that a batch has the fields that an experiment needs.
 
     Raises:
         MisconfigurationException: if not.
@@ -36,13 +36,13 @@ def need(experiment: pl.Callback, batch: Any, *names: str) -> None:
 
 
 class Experiment(pl.Callback):
-    """Measures every test image, on any number of processes, and lets the first one write what came out.
+    """Measures every test image, on any number of processes; the first process writes the results.
 
-    It acts in ``test`` only. ``NAME.json``, ``NAME.csv`` and ``NAME*.png`` go to ``experiments/`` in the run's folder.
-    The table is printed. Loggers that take images get it and the pictures. Each image must have its ``index`` in the
-    batch.
+    It acts only in ``test``. ``NAME.json``, ``NAME.csv`` and ``NAME*.png`` go to ``experiments/`` in the run's folder.
+    The table is printed. Loggers that take images get the table and the pictures. Batches must have the ``index`` of
+    each image.
 
-    A subclass says in :meth:`measure` what to keep of a batch, and in :meth:`conclude` what follows from all of it.
+    A subclass measures a batch in :meth:`measure`, and makes the results from all measurements in :meth:`conclude`.
 
     Args:
         folder: where to write; None: ``experiments/`` in the run's folder.
@@ -50,7 +50,7 @@ class Experiment(pl.Callback):
 
     name: ClassVar[str]
     fields: ClassVar[tuple[str, ...]] = ("masks", "means", "reconstruction", "nll", "kl", "trace")
-    """Of what the module's ``forward`` returns."""
+    """Fields that the return value of the module's ``forward`` must have."""
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = None if folder is None else Path(folder)
@@ -58,11 +58,11 @@ class Experiment(pl.Callback):
 
     @abstractmethod
     def measure(self, module: pl.LightningModule, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Returns what is kept of a batch: tensors with a row for each image."""
+        """Returns the measurements of a batch: tensors with a row for each image."""
 
     @abstractmethod
     def conclude(self, trainer: pl.Trainer, module: pl.LightningModule, rows: Columns) -> Outcome:
-        """Returns what came out; called on the first process alone, with the rows of all, in the images' order."""
+        """Returns the results; called only in the first process, with the rows of all images in their order."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "test":

@@ -1,4 +1,4 @@
-"""How the experiments' curves look: colors and markers that a gray print tells apart too."""
+"""The style of the experiments' curves: colors and markers that can also be told apart in gray print."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from iodine_pl.evaluation.palette import hexadecimal, slot_palette
 __all__ = ["color_of", "line_style", "tidy"]
 
 _MARKERS = "os^DvPX"
-_YELLOW = 4  # number in the palette of what is too light for a line on white
+_YELLOW = 4  # its number in the palette; it is too light for a line on white
 
 
 def color_of(number: int) -> str:
@@ -25,7 +25,7 @@ def line_style(number: int) -> dict[str, Any]:
 
 
 def tidy(axes: Axes) -> None:
-    """Leaves of the frame what is read from, and draws a light grid behind the curves."""
+    """Removes the frame except the axes, and draws a light grid behind the curves."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     axes.grid(alpha=0.25)

@@ -21,10 +21,10 @@ __all__ = ["Objects", "latents_of_entities", "objects_of", "scenes_of", "varying
 
 
 class Objects(NamedTuple):
-    """Holds the visible objects of many scenes, one after the other."""
+    """Holds the visible objects of many scenes."""
 
     latents: NDArray[Any]
-    """``(N, T+1, D)``: of the slot that shows the object, at every refinement step."""
+    """``(N, T+1, D)``: latent of the object's slot at every refinement step."""
     factors: Mapping[str, NDArray[Any]]
     """Name -> ``(N, ...)``."""
 
@@ -32,11 +32,11 @@ class Objects(NamedTuple):
 def latents_of_entities(result: Decomposition, batch: Any, field: Literal["latents", "mean"]) -> dict[str, Tensor]:
     """Returns ``latents`` (B, L, T+1, D), ``visible`` (B, L), ``column`` (B, L) and the factors as ``factor/NAME``.
 
-    An entity's latent is that of the slot that, after the last step, overlaps it most, as in the released code. Its
-    column is that of its middle.
+    As in the released code, an entity's latent is that of the slot that overlaps it most after the last step. Its
+    column is that of its center.
 
     Args:
-        result: with ``steps``; a model without refinement has one.
+        result: with ``steps``; a model without refinement has one step.
         batch: with ``label`` and ``factors``.
         field: the sample that was decoded, or the posterior's mean.
     """
@@ -53,7 +53,7 @@ def latents_of_entities(result: Decomposition, batch: Any, field: Literal["laten
 
 
 def objects_of(rows: Columns) -> Objects:
-    """Keeps of every scene its visible objects; the background, entity 0, is none."""
+    """Keeps the visible objects of every scene, without the background, entity 0."""
     visible = rows["visible"].copy()
     visible[:, 0] = False
     factors = {name.removeprefix("factor/"): x[visible] for name, x in rows.items() if name.startswith("factor/")}
@@ -61,13 +61,13 @@ def objects_of(rows: Columns) -> Objects:
 
 
 def scenes_of(rows: Columns, objects: int) -> Objects:
-    """Takes a whole scene for one: its factors are those of its first objects from left to right, as ``1 x``, ``2 x``.
+    """Treats a whole scene as one object, with the factors of its first objects from left to right: ``1 x``, ``2 x``.
 
-    The latent is that of the one slot of a model that has no more.
+    The latent is that of the only slot of the model.
 
     Args:
         rows: of many scenes.
-        objects: how many count; every scene must have as many.
+        objects: number of objects to use; every scene must have this many.
     """
     visible = rows["visible"].copy()
     visible[:, 0] = False
@@ -83,7 +83,7 @@ def scenes_of(rows: Columns, objects: int) -> Objects:
 
 
 def varying(experiment: Experiment, kinds: Mapping[str, FactorKind], train: Objects) -> dict[str, FactorKind]:
-    """Leaves out the factors that are the same in all training objects, as the color of white sprites is.
+    """Leaves out the factors that are the same in all training objects, such as the color of white sprites.
 
     Raises:
         MisconfigurationException: if the data have no such factor, or none that varies.

@@ -1,4 +1,4 @@
-"""What an experiment leaves: a table, pictures and numbers."""
+"""The result of an experiment: a table, pictures and numbers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from iodine_pl.files.atomic import written_beside
 __all__ = ["Outcome", "Picture", "Row", "as_text", "drawn"]
 
 Row = Mapping[str, Any]
-"""One line of a table: what stands in each column."""
+"""One line of a table: column -> cell."""
 
 
 class Picture(NamedTuple):
-    """Holds a picture, and says what it shows."""
+    """Holds a picture and its caption."""
 
     image: Figure | NDArray[np.uint8]
     """A figure, or an image ``(H, W, 3)``."""
@@ -36,27 +36,27 @@ class Picture(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Holds what an experiment found."""
+    """Holds the result of an experiment."""
 
     table: Sequence[Row]
-    """Lines to be printed, all with the same columns."""
+    """Lines of the table, all with the same columns."""
     pictures: Mapping[str, Picture]
-    """By name: ``steps`` is written to ``NAME_steps.png``, the one with the empty name to ``NAME.png``."""
+    """Name -> picture: ``steps`` is written to ``NAME_steps.png``, the empty name to ``NAME.png``."""
     numbers: Mapping[str, Any]
-    """All that the pictures were drawn from, as lists and numbers."""
+    """The data of the pictures, as lists and numbers."""
 
     def write(self, folder: Path, name: str, trainer: pl.Trainer, about: Mapping[str, Any]) -> list[Path]:
-        """Writes ``NAME.json``, ``NAME.csv`` (the table) and ``NAME*.png`` to ``folder``, each whole or not at all.
-        Loggers that take images get table and pictures too.
+        """Writes ``NAME.json``, ``NAME.csv`` (the table) and ``NAME*.png`` to ``folder``, each atomically. Loggers that
+        take images get table and pictures too.
 
-        The JSON file holds under ``pictures`` the ``name``, ``file`` and ``caption`` of each picture. It is written
-        after the pictures, so the files that it names are there.
+        The JSON file lists ``name``, ``file`` and ``caption`` of each picture under ``pictures``. It is written after
+        the pictures, so the files that it names exist.
 
         Args:
-            folder: made if it is not there.
+            folder: made if it does not exist.
             name: of the experiment.
-            trainer: whose loggers are told.
-            about: what the numbers are of; stands at the head of the JSON file.
+            trainer: its loggers get table and pictures.
+            about: describes the measurement, at the head of the JSON file.
 
         Returns:
             The files.
@@ -86,7 +86,7 @@ def _write(path: Path, write: Callable[[Path], Any]) -> Path:
 
 
 def drawn(image: Figure | NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Draws a figure: ``(H, W, 3)`` uint8. An image is returned as it is."""
+    """Draws a figure: ``(H, W, 3)`` uint8. An image is returned unchanged."""
     if isinstance(image, np.ndarray):
         return image
     canvas = FigureCanvasAgg(image)
@@ -96,7 +96,7 @@ def drawn(image: Figure | NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def as_text(table: Sequence[Row]) -> str:
-    """Lays a table out in Markdown, its columns aligned."""
+    """Formats a table in Markdown, with aligned columns."""
     lines = [list(table[0]), *([_shown(value) for value in row.values()] for row in table)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     lines.insert(1, ["-" * width for width in widths])

@@ -1,4 +1,4 @@
-"""Rows of numbers, one for each image, from batches and from all processes."""
+"""Rows of numbers, one for each image, joined over batches and processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 __all__ = ["Columns", "as_array", "of_all_processes"]
 
 Columns = dict[str, NDArray[Any]]
-"""Name -> one row for every image."""
+"""Name -> array with one row per image."""
 
 
 def as_array(values: Tensor) -> NDArray[Any]:
@@ -23,11 +23,11 @@ def as_array(values: Tensor) -> NDArray[Any]:
 
 
 def of_all_processes(mine: Columns, processes: int) -> Columns:
-    """Joins the rows of all processes, in the order of ``index`` where they have it.
+    """Joins the rows of all processes, in the order of ``index`` if they have it.
 
     Args:
         mine: the rows of this process; empty if it had no image.
-        processes: how many there are; each must call.
+        processes: number of processes; each must call this.
     """
     parts: list[Columns | None] = [mine]
     if processes > 1:

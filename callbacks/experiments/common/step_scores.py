@@ -1,4 +1,4 @@
-"""How good a decomposition is at every refinement step, and curves of it."""
+"""Scores of a decomposition at every refinement step, and their curves."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ SCORES = {
     "elbo": "ELBO (nats)",
     "kl": "KL (nats)",
 }
-"""Score -> how it is written in pictures."""
+"""Score -> its name in pictures."""
 
 
 def step_scores(result: Decomposition, label: Tensor) -> dict[str, Tensor]:
     """Scores every refinement step of every image.
 
     Args:
-        result: with ``steps``; a model without refinement has one.
-        label: true entity of every pixel, ``(B, H, W)``; 0 is the background. Of sequences ``(B, T+1, H, W)``: each
-            step is scored by its own frame.
+        result: with ``steps``; a model without refinement has one step.
+        label: true entity of every pixel, ``(B, H, W)``; 0 is the background. For sequences ``(B, T+1, H, W)``: each
+            step is scored on its own frame.
 
     Returns:
         Each of :data:`SCORES`, ``(B, T+1)`` float64, on the CPU. NaN where an image has no foreground.
@@ -60,7 +60,7 @@ def step_scores(result: Decomposition, label: Tensor) -> dict[str, Tensor]:
 
 
 def quartiles(values: NDArray[Any]) -> dict[str, Any]:
-    """Returns mean, its standard error and quartiles over axis 0, NaN left out, as lists or numbers."""
+    """Returns the mean, its standard error and the quartiles over axis 0 without NaN, as lists or numbers."""
     low, median, high = np.nanquantile(values, [0.25, 0.5, 0.75], axis=0)
     return {
         "mean": np.nanmean(values, axis=0).tolist(),
@@ -72,7 +72,7 @@ def quartiles(values: NDArray[Any]) -> dict[str, Any]:
 
 
 def plot_steps(curves: Mapping[str, Mapping[str, NDArray[Any]]], scores: tuple[str, ...]) -> Figure:
-    """Draws medians over the refinement steps, quartiles shaded: one plot a score, one color and marker a curve.
+    """Draws medians over the refinement steps with shaded quartiles: a plot per score, a color and marker per curve.
 
     Args:
         curves: name -> score -> ``(N, T+1)``.

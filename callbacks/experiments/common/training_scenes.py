@@ -1,4 +1,4 @@
-"""Numbers of training scenes, for what is fitted there and reported on test scenes."""
+"""Measures training scenes, for probes that are fitted on these and reported on test scenes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def train_rows(experiment: Experiment, trainer: pl.Trainer, module: pl.Lightning
     """Measures this process's part of the first ``scenes`` training scenes of an epoch.
 
     Raises:
-        MisconfigurationException: if the Trainer was given no datamodule to take them from.
+        MisconfigurationException: if the Trainer has no datamodule with training scenes.
     """
     data = trainer.datamodule  # type: ignore[attr-defined]
     if data is None:

@@ -1,4 +1,4 @@
-"""What IODINE is compared with, behind the same interface."""
+"""Baselines for comparison with IODINE, with the same interface."""
 
 from iodine_pl.baselines.rnem import RNEM
 from iodine_pl.baselines.vae import VAE

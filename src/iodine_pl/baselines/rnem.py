@@ -22,26 +22,26 @@ _EPSILON = 1e-6  # added to each slot's likelihood of a pixel
 class RNEM(SceneModel):
     """Segments binary images by EM whose M-step is a recurrent network over K slots.
 
-    At every step the slots see what their predictions missed, where the pixel is theirs; each updates its state, with
-    effects of all others on it, and predicts the image anew; then the pixels are shared out by how well each predicted
-    them. With ``relations=False`` no slot has an effect on another: RNN-EM, the recurrent form of neural EM
-    (Greff et al. 2017, arXiv:1708.03498).
+    At every step each slot sees the errors of its prediction, weighted by its responsibilities. It updates its state,
+    which depends on all other slots, and predicts the image again. The responsibilities then follow from how well each
+    slot predicted each pixel. With ``relations=False`` the slots are independent: RNN-EM, the recurrent form of neural
+    EM (Greff et al. 2017, arXiv:1708.03498).
 
     In the decomposition ``masks`` are the responsibilities gamma, ``means`` the predictions, ``mean`` and ``latents``
-    the recurrent states (with ``std`` and ``kl`` 0); ``nll`` is that of the mixture with equal weights. A static image
-    is shown at every step, in training each time with other bits flipped.
+    the recurrent states (with ``std`` and ``kl`` 0); ``nll`` is that of the mixture with equal weights. The same image
+    is shown at every step; in training, other bits of it are flipped each time.
 
     Args:
         image_size: side of the square images, a multiple of 8.
-        num_slots: K in training; any other can be asked for at each call.
-        num_iterations: T; any other can be asked for at each call.
-        relations: whether slots have effects on one another.
-        bit_flips: share of the pixels that training inverts at each step.
-        state_size: of a slot's recurrent state.
+        num_slots: K in training; each call can take another.
+        num_iterations: T; each call can take another.
+        relations: whether slots affect each other.
+        bit_flips: fraction of the pixels that training inverts at each step.
+        state_size: size of a slot's recurrent state.
         learning_rate, reference_batch_size: 1e-3 at 64 images.
-        optimizer, betas: torch's Adam with its usual betas.
+        optimizer, betas: torch's Adam with its default betas.
         decay_factor: 1: the learning rate is constant.
-        gradient_clip_norm: none.
+        gradient_clip_norm: None: no clipping.
         training: further arguments, of :class:`iodine_pl.SceneModel`.
 
     Raises:
@@ -137,8 +137,8 @@ class RNEM(SceneModel):
             batch: binary images ``(B, 1, H, W)``, uint8 (0 and 255) or float (0 and 1), or a dict with them under
                 ``image``.
             num_slots, num_iterations: K and T >= 1, if not those of training.
-            noise: standard-normal numbers ``(T+1, B, K, H, W)`` in place of fresh ones: the first for the initial
-                responsibilities, in training the others, of the first slot, for the flipped bits.
+            noise: standard-normal numbers ``(T+1, B, K, H, W)``; None: drawn here. The first step's set the initial
+                responsibilities. In training the first slot's of the other steps choose the flipped bits.
             return_steps: also return the decomposition at every step, the initial state first.
 
         Raises:
@@ -150,9 +150,9 @@ class RNEM(SceneModel):
     def loss(self, batch: Batch | Tensor, noise: Tensor | None = None) -> tuple[Tensor, Decomposition]:
         """Returns the loss with its graph, and the decomposition without one.
 
-        Over all steps, slots and pixels the sum of gamma times the cross-entropy, and of 1 - gamma times
-        KL(Bernoulli(0) || Bernoulli(prediction)), so that a slot shows nothing where the pixel is not its own; mean
-        over the batch. No gradient goes through gamma.
+        The loss sums, over steps, slots and pixels, gamma times the cross-entropy and 1 - gamma times
+        KL(Bernoulli(0) || Bernoulli(prediction)), which makes a slot show nothing in pixels of others. It is averaged
+        over the batch. No gradient flows through gamma.
         """
         loss, result = self._run(batch, None, None, noise, return_steps=False)
         return loss, result.detach()
@@ -212,7 +212,7 @@ class RNEM(SceneModel):
 
 
 class _Recurrence(nn.Module):
-    """Updates the states of all slots from what each sees, and from the others' effects on it."""
+    """Updates the state of each slot from its inputs and from the other slots."""
 
     def __init__(self, input_size: int, state_size: int, relations: bool) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ class VAE(SceneModel):
 
     Args:
         image_size: side of the square images in pixels; the encoder's last map is not pooled, so it is fixed.
-        latent_size: D; as many as all slots together have makes the comparison fair.
+        latent_size: D; the sum over all slots of IODINE makes the comparison fair.
         image_channels: C.
         pixel_distribution, pixel_scale, pixel_likelihood, bounded_means, channel_correlation, prior_scale: as in
             IODINE. With one slot the two likelihoods are the same.
@@ -104,8 +104,8 @@ class VAE(SceneModel):
         Args:
             batch: images ``(B, C, H, W)``, uint8 or float in [0, 1], or a dict with them under ``image``.
             num_slots, num_iterations: 1 and 0, or None.
-            noise: standard-normal numbers ``(1, B, 1, D)`` for the sample of z, in place of fresh ones.
-            return_steps: puts the one decomposition there is into ``steps`` too.
+            noise: standard-normal numbers ``(1, B, 1, D)`` for the sample of z; None: drawn here.
+            return_steps: also put the decomposition into ``steps``.
 
         Raises:
             ValueError: for any other number of slots or iterations, or images of another size.

@@ -1,4 +1,4 @@
-"""Finds the classes that a file names. A file may come from anywhere, and must not decide what code runs."""
+"""Finds the classes that a file names. Files may be from anyone, so they must not decide what code runs."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Kind = TypeVar("Kind")
 
 
 def imported(path: str) -> Any:
-    """Returns what a dotted path names, such as a class or a function."""
+    """Returns the object with a dotted path, such as a class or a function."""
     module, name = path.rsplit(".", 1)
     return getattr(import_module(module), name)
 
 
 def class_of(path: Any, base: type[Kind], file: str | Path) -> type[Kind]:
-    """Returns the class that a file names. No module is imported for it but this package's own.
+    """Returns the class that a file names. Only modules of this package are imported for it.
 
     Args:
         path: as in ``iodine_pl.IODINE``.
-        base: what the class must be derived from.
-        file: that names it, for messages.
+        base: the class must be derived from it.
+        file: names the class; for messages.
 
     Raises:
-        ValueError: if it is neither of this package nor imported, or is not there.
+        ValueError: if it is neither of this package nor already imported, or does not exist.
         TypeError: if it is not derived from ``base``.
     """
     module, _, name = str(path).rpartition(".")
@@ -52,13 +52,13 @@ def class_of(path: Any, base: type[Kind], file: str | Path) -> type[Kind]:
 
 
 def data_of(settings: Any, file: str | Path) -> dict[str, Any]:
-    """Returns class and arguments of the data in the settings that a file holds, after a look at the classes they name.
+    """Returns class and arguments of the data in a file's settings, after checking all classes that they name.
 
     Returns:
         ``class_path`` and ``init_args``; nothing if the settings name no data.
 
     Raises:
-        ValueError, TypeError: as :func:`class_of`; also if the settings are none.
+        ValueError, TypeError: as :func:`class_of`; also if the settings are not a mapping.
     """
     if not isinstance(settings, Mapping):
         raise ValueError(f"{file} is no configuration")
@@ -73,10 +73,10 @@ def data_of(settings: Any, file: str | Path) -> dict[str, Any]:
 
 
 def named_data(data: Any, file: str | Path) -> tuple[str, dict[str, Any]]:
-    """Returns the class path and the arguments in a description of data, without a look at them.
+    """Returns the class path and the arguments in a description of data, without checking them.
 
     Raises:
-        ValueError: if it is none; ``file`` names where it stands.
+        ValueError: if it is not such a description; the message names ``file``.
     """
     arguments = data.get("init_args") or {} if isinstance(data, Mapping) else None
     if not isinstance(data, Mapping) or "class_path" not in data or not isinstance(arguments, Mapping):
@@ -85,7 +85,7 @@ def named_data(data: Any, file: str | Path) -> tuple[str, dict[str, Any]]:
 
 
 def make_data(settings: Any, file: str | Path) -> Any:
-    """Makes the data that the settings in a file name, with arguments as the command parses them.
+    """Makes the datamodule that a file's settings name, with its arguments parsed as on the command line.
 
     Raises:
         ValueError, TypeError: as :func:`data_of`; also if there are no data, or an argument is of the wrong type.

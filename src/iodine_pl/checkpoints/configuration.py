@@ -1,4 +1,4 @@
-"""Reads the configuration of a run, which says what its checkpoints are of."""
+"""Reads the configuration of a run, which names the model and the data of its checkpoints."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import yaml
 __all__ = ["MARK", "read_configuration"]
 
 MARK = "# Configuration of the run in this folder. A command that goes on with the run writes it anew.\n"
-"""The first line of what a run wrote."""
+"""The first line of a configuration that a run wrote."""
 
-_OF_RUN = ("model", "data", "ckpt_path")  # the last of them stands at the end of the file
+_OF_RUN = ("model", "data", "ckpt_path")  # the last of them is at the end of the file
 
 
 def read_configuration(path: Path) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no YAML, no settings, or not all that a run wrote.
+        ValueError: if it is not YAML, not a mapping, or a truncated file of a run.
     """
     text = path.read_text(encoding="utf-8", errors="replace")
     try:

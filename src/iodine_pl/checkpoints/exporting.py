@@ -1,4 +1,4 @@
-"""Makes weights to pass on from a checkpoint of a run: the model alone, no optimizer, no loops, no callbacks."""
+"""Exports the weights of a checkpoint for others, without the state of optimizer, loops and callbacks."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _KEPT = ("state_dict", "hyper_parameters", "hparams_name", "pytorch-lightning_ve
 
 
 def export_weights(wanted: str | Path, out: Path) -> int:
-    """Writes what a trained model needs of a checkpoint: weights, hyperparameters, class, data and count of updates.
+    """Writes the parts of a checkpoint that a trained model needs: weights, hyperparameters, class, data, update count.
 
-    Where the scale of the pixels followed a schedule, its last value is written: training that starts from these
-    weights begins where this training ended.
+    If the pixel scale followed a schedule, its last value is written, so that a training that starts from these weights
+    begins where this one ended.
 
     Args:
         wanted: path, ``last``, ``best``, name or address, see :func:`iodine_pl.checkpoints.finding.find_weights`.
         out: the file to write.
 
     Returns:
-        The updates that the weights were trained for.
+        The number of updates that the weights were trained for.
 
     Raises:
-        FileExistsError: if there is a file ``out`` already.
+        FileExistsError: if ``out`` already exists.
         FileNotFoundError: if there is no such checkpoint.
         ValueError: if the file is not a checkpoint of a model, or an address has no digest.
         DownloadError: if the server does not send the file that has this digest.

@@ -18,13 +18,13 @@ RUNS = Path("runs")
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """Returns the folder of the run that wrote a checkpoint, or None if it does not lie in one."""
+    """Returns the folder of the run that a checkpoint is in, or None if it is not in a run."""
     run = checkpoint.parent.parent
     return run if checkpoint.parent.name == "checkpoints" and (run / "config.yaml").is_file() else None
 
 
 def name_of(checkpoint: str | Path) -> str:
-    """Returns how a checkpoint is called where a result is kept: the name of shipped weights, or the path as given."""
+    """Returns the name of a checkpoint for results: that of shipped weights, or the path as given."""
     path = Path(checkpoint)
     return path.stem if path.parent == pretrained.FOLDER else str(checkpoint)
 
@@ -38,7 +38,7 @@ def find_weights(wanted: str | Path, run: str | None = None, root: str | Path | 
             ``https://...#sha256=HEX``, which is downloaded once, to ``$XDG_CACHE_HOME/iodine-pl`` or
             ``~/.cache/iodine-pl``; a file at the Hugging Face Hub, ``hf://OWNER/REPOSITORY/FILE@REVISION`` (see
             :func:`iodine_pl.checkpoints.hub.at_hub`); or a path.
-        run: name of the runs of which the newest is taken; None: of all runs.
+        run: name of the runs among which the newest is chosen; None: all runs.
         root: where the runs are; None: ``runs``.
 
     Raises:
@@ -79,7 +79,7 @@ def _of_newest_run(alias: str, name: str, root: Path) -> Path:
 
 
 def _at_address(wanted: str) -> Path:
-    """Downloads a checkpoint, unless the cache has it: its name there is the digest of its content."""
+    """Downloads a checkpoint, unless it is in the cache, where its name is the digest of its content."""
     address, fragment = urldefrag(wanted)
     if not address.startswith(("https://", "http://")):
         raise ValueError(
@@ -95,7 +95,7 @@ def _at_address(wanted: str) -> Path:
     path = cache / f"{digest}.ckpt"
     if path.is_file():
         return path
-    with written_beside(path, shared=True) as partial:  # every process of a multi-device run may ask for it
+    with written_beside(path, shared=True) as partial:  # every process of a multi-device run may download it
         download_zip(address, partial)
         came = sha256_of(partial)
         if came != digest:

@@ -1,4 +1,4 @@
-"""Takes checkpoints from the Hugging Face Hub."""
+"""Downloads checkpoints from the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ _ADDRESS = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)/(?P<file>[^@#?]+)(?
 def at_hub(address: str) -> Path:
     """Downloads a file of a model repository, once, to the cache of huggingface_hub (``$HF_HOME``).
 
-    A commit as the revision always gives the same file, without a network once it is there. A tag or a branch is looked
-    up each time. Without a revision the newest commit of the main branch is taken, and a message says which that is.
+    If the revision is a commit, the file is always the same, and no network is needed after the first download. A tag
+    or a branch is looked up each time. Without a revision the newest commit of the main branch is taken, and a message
+    names it.
 
     Args:
-        address: ``hf://OWNER/REPOSITORY/FILE@REVISION``. The file may lie in folders; the revision is a commit, a tag
-            or a branch, and may be left out.
+        address: ``hf://OWNER/REPOSITORY/FILE@REVISION``. The file may be in folders; the revision is a commit, a tag or
+            a branch, and may be left out.
 
     Raises:
         ValueError: if it is not of this form.
         ImportError: if huggingface_hub is not installed. The message is one line that names the extra.
-        DownloadError: if the hub does not give the file.
+        DownloadError: if the hub does not send the file.
     """
     parts = _ADDRESS.fullmatch(address)
     if parts is None:
@@ -39,7 +40,7 @@ def at_hub(address: str) -> Path:
         raise ImportError(f'{address} needs huggingface_hub: pip install "iodine-pl[hub]"') from error
     try:
         path = Path(hf_hub_download(parts["repository"], parts["file"], revision=parts["revision"]))
-    except Exception as error:  # from release to release of other classes, and all about this one download
+    except Exception as error:  # its classes differ between releases, and all are about this download
         said = " ".join(str(error).split())
         raise DownloadError(
             f"{address}: the hub does not give this file ({said}). Check owner, repository, file and revision, and for "

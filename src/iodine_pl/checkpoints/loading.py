@@ -1,4 +1,4 @@
-"""Loads the model of any checkpoint, of whatever class it is."""
+"""Loads the model of a checkpoint, whatever its class."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Model = TypeVar("Model", bound=SceneModel)
 
 DEFAULT_CLASS = "iodine_pl.IODINE"
 OF_COMMAND_LINE = ("_class_path", "_instantiator")
-"""Of the arguments in a checkpoint: what Lightning's command line adds."""
+"""The arguments that Lightning's command line adds to a checkpoint."""
 
 
 def class_path_of(checkpoint: Mapping[str, Any]) -> str:
-    """Returns the class of the model in a checkpoint: of weights alone, else of the command line, else IODINE."""
+    """Returns the class path of a checkpoint's model, as exported or as the command line wrote it; else IODINE's."""
     arguments = checkpoint.get("hyper_parameters", {})
     return str(checkpoint.get("class_path", arguments.get("_class_path", DEFAULT_CLASS)))
 
@@ -31,7 +31,7 @@ def class_path_of(checkpoint: Mapping[str, Any]) -> str:
 def load_model(wanted: str | Path) -> SceneModel:
     """Makes the model that wrote a checkpoint, on the CPU, in evaluation mode.
 
-    A checkpoint that does not name its class is taken for one of :class:`iodine_pl.IODINE`.
+    If a checkpoint does not name its class, the class is :class:`iodine_pl.IODINE`.
 
     Args:
         wanted: path, ``last``, ``best``, name or address, see :func:`iodine_pl.checkpoints.finding.find_weights`.
@@ -51,11 +51,11 @@ def model_in(path: Path, base: type[Model], **arguments: Any) -> Model:
 
     Args:
         path: the file.
-        base: the class that is expected. It is taken itself where the checkpoint is of a class that it is derived from.
-        arguments: in place of those in the checkpoint.
+        base: the expected class. It is used itself if the checkpoint names one of its base classes.
+        arguments: replace those in the checkpoint.
 
     Raises:
-        FileNotFoundError, ValueError, TypeError: as :func:`load_model`; with ``base`` in place of ``SceneModel``.
+        FileNotFoundError, ValueError, TypeError: as :func:`load_model`, with ``base`` instead of ``SceneModel``.
         MisfitError: if the weights do not fit the arguments.
     """
     content = read_checkpoint(path)
@@ -64,7 +64,7 @@ def model_in(path: Path, base: type[Model], **arguments: Any) -> Model:
         kind = base
     elif not issubclass(kind, base):
         raise TypeError(f"{path} is of {kind.__name__}, which is not derived from {base.__name__}")
-    # What the command line adds would have Lightning look for a class by itself.
+    # With the command line's additions Lightning would look for the class itself.
     known = {name: value for name, value in content["hyper_parameters"].items() if name not in OF_COMMAND_LINE}
     model: Model = _load_state(kind, content | {"hyper_parameters": known}, **arguments)  # type: ignore[assignment]
     return model.eval()

@@ -1,4 +1,4 @@
-"""Makes a folder that can be uploaded as it is: weights, their card, and a page that says what they are."""
+"""Makes a folder that is ready to upload: weights, their card, and a page that describes them."""
 
 from __future__ import annotations
 
@@ -20,31 +20,32 @@ __all__ = ["Published", "publish"]
 
 
 class Published(NamedTuple):
-    """Says what a folder holds."""
+    """Describes a published folder."""
 
     weights: Path
     card: Path
     page: Path
     updates: int
-    """That the weights were trained for."""
+    """Number of updates that the weights were trained for."""
     sha256: str
-    """Of the weights."""
+    """SHA-256 of the weights."""
 
 
 def publish(wanted: str | Path, folder: Path) -> Published:
     """Writes a folder with weights ``NAME.ckpt``, their card ``NAME.yaml`` and ``README.md``; NAME is the folder's.
 
-    The card is the one beside the checkpoint, of its name, as the weights have it that come with the package. Without
-    one it says what the checkpoint knows: model, data, seed, updates, and the score for which it was kept as the best.
+    The card is the YAML file of the checkpoint's name beside it, as for the weights that come with the package. If it
+    is missing, a card is made from the checkpoint: model, data, seed, updates, and the score that made it the best.
 
     Args:
         wanted: path, ``last``, ``best``, name or address, see :func:`iodine_pl.checkpoints.finding.find_weights`.
-        folder: to be made.
+        folder: the folder to make.
 
     Raises:
-        FileExistsError: if there is the folder already.
+        FileExistsError: if the folder already exists.
         FileNotFoundError: if there is no such checkpoint.
-        ValueError: if the file is not a checkpoint of a model, what is beside it no card, or an address has no digest.
+        ValueError: if the file is not a checkpoint of a model, the file beside it is not a card, or an address has no
+            digest.
         DownloadError: if it cannot be downloaded.
     """
     path, name = find_weights(wanted), folder.resolve().name
@@ -52,7 +53,7 @@ def publish(wanted: str | Path, folder: Path) -> Published:
     beside = path.with_suffix(".yaml")
     card = beside.read_text() if beside.is_file() else yaml.safe_dump(_card_of(content, path), sort_keys=False)
     facts = yaml.safe_load(card)
-    if not isinstance(facts, Mapping) or not isinstance(facts.get("data", ""), str):  # a configuration, perhaps
+    if not isinstance(facts, Mapping) or not isinstance(facts.get("data", ""), str):  # perhaps a configuration
         raise ValueError(
             f"{beside} is not a card of weights: move it away, or write one like those in {pretrained.FOLDER}"
         )
@@ -66,7 +67,7 @@ def publish(wanted: str | Path, folder: Path) -> Published:
 
 
 def _card_of(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Returns what a checkpoint says of itself."""
+    """Returns a card made from a checkpoint."""
     card: dict[str, Any] = {}
     data = content.get("data")
     if data:
@@ -109,14 +110,14 @@ tags: [object-centric-learning, image-segmentation, iodine]
 
 # {name}
 
-Weights for iodine-pl, which has [IODINE](https://arxiv.org/abs/1903.00450) for PyTorch Lightning. They cut an image
-into objects and describe each by a latent vector. They were learned without labels.
+Weights for iodine-pl, which is [IODINE](https://arxiv.org/abs/1903.00450) for PyTorch Lightning. The model splits an
+image into objects and describes each by a latent vector. It was trained without labels.
 
 | | |
 |---|---|
 {rows}
 
-`{name}.yaml` is the card that these facts are from.
+These facts are from the card `{name}.yaml`.
 
 ```python
 import torch
@@ -127,7 +128,7 @@ images = torch.rand(1, {channels}, 64, 64)  # yours: float in [0, 1] or uint8, b
 masks = model(images).masks  # (B, K, H, W)
 ```
 
-SHA-256 of `{name}.ckpt`, which stands in an address `https://.../{name}.ckpt#sha256=...`:
+SHA-256 of `{name}.ckpt`, for an address `https://.../{name}.ckpt#sha256=...`:
 
 ```
 {digest}

@@ -1,4 +1,4 @@
-"""Reads checkpoint files: whole ones alone, and without running code that they name."""
+"""Reads checkpoint files. Damaged files are refused, and no code that they name is run."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _BLOCK = 1 << 20  # bytes
 
 
 class CheckpointError(ValueError):
-    """Says what is wrong with a checkpoint and what to do."""
+    """Says what is wrong with a checkpoint, and what to do."""
 
 
 def read_file(path: str | Path, mapped: bool = True, map_location: Any = "cpu") -> dict[str, Any]:
-    """Returns the content of a file that ``torch.save`` wrote, after every byte of it was compared with its checksum.
+    """Returns the content of a file that ``torch.save`` wrote, after comparing every byte with its checksum.
 
-    PyTorch itself compares none: damaged weights would be other weights.
+    PyTorch does not check them, so that damaged weights would be loaded as other weights.
 
     Args:
         path: the file.
-        mapped: leave tensors in the file until they are used; not for those that outlive it.
+        mapped: leave tensors in the file until they are used; not for tensors that outlive the file.
         map_location: where tensors go, as ``torch.load`` takes it.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointError: if it cannot be read, is damaged or of another kind, or holds more than tensors, numbers, words
-            and collections of them.
+        CheckpointError: if it cannot be read, is damaged or of another kind, or holds anything but tensors, numbers,
+            strings and collections of them.
     """
     path = Path(path)
     if not path.exists():
@@ -43,7 +43,7 @@ def read_file(path: str | Path, mapped: bool = True, map_location: Any = "cpu") 
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except CheckpointError:
         raise
-    except Exception as error:  # the unpickler meets bytes of any kind, and raises errors of any kind
+    except Exception as error:  # the unpickler raises errors of any class on damaged bytes
         code = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it holds {code[1]}, which is not called, as that may run code" if code else "PyTorch cannot read it"
         raise CheckpointError(f"{path} is not a checkpoint: {reason}") from error
@@ -53,7 +53,7 @@ def read_file(path: str | Path, mapped: bool = True, map_location: Any = "cpu") 
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Returns the content of a model's checkpoint, on the CPU and, as far as it goes, not read before it is used.
+    """Returns the content of a model's checkpoint on the CPU; tensors are read when they are used, where possible.
 
     Raises:
         FileNotFoundError, CheckpointError: as :func:`read_file`; also if it is not a checkpoint of a model.
@@ -66,14 +66,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _compare_checksums(path: Path) -> None:
-    """Reads all that a zip file holds.
+    """Reads all members of a zip file.
 
     Raises:
         OSError: if the file cannot be read.
-        CheckpointError: if it is no zip file, is damaged, or packed as PyTorch does not.
+        CheckpointError: if it is not a zip file, is damaged, or is compressed, which PyTorch never does.
     """
     if not zipfile.is_zipfile(path):
-        path.open("rb").close()  # a file that may not be read is none of these
+        path.open("rb").close()  # raises if the file may not be read
         raise CheckpointError(f"{path} is not a checkpoint: it is cut off, or of another kind. Give a whole one")
     try:
         with zipfile.ZipFile(path) as archive:
@@ -88,7 +88,7 @@ def _compare_checksums(path: Path) -> None:
         raise
     except CheckpointError:
         raise
-    except Exception as error:  # the reader of zip files meets bytes of any kind
+    except Exception as error:  # zipfile raises errors of any class on damaged bytes
         raise CheckpointError(
             f"{path} is damaged ({error}). Restore a copy of it, or use another checkpoint"
         ) from error

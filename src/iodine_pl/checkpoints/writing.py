@@ -1,4 +1,4 @@
-"""Writes checkpoints that are whole or not there, and lets a Trainer read them as all else here does."""
+"""Writes checkpoints atomically, and lets a Trainer read them with the checks of this package."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ __all__ = ["AtomicCheckpointIO", "write_checkpoint"]
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it, so that a kill at any moment leaves the old or the new one.
 
-    Lightning's own way goes through the system's folder for temporary files, which may be on another disk: the last
-    step is then a copy, which can be cut off. Reading compares checksums and makes no objects that may run code, see
+    Lightning writes to the system's temporary folder first. If that is on another disk, the last step is a copy, which
+    can be cut off. Reading compares checksums and makes no objects that may run code, see
     :func:`iodine_pl.checkpoints.reading.read_file`.
     """
 
@@ -56,15 +56,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def write_checkpoint(
     model: SceneModel, path: str | Path, step: int = 0, moments: Mapping[str, tuple[Tensor, Tensor]] | None = None
 ) -> None:
-    """Writes what a Trainer would have saved after so many updates, at the beginning of an epoch.
+    """Writes what a Trainer would have saved after ``step`` updates, at the beginning of an epoch.
 
     Args:
         model: with its weights and hyperparameters.
         path: the file.
-        step: updates done: of the Trainer, the schedule of the learning rate and, where it has moments, Adam.
-        moments: parameter -> Adam's two moments, for all parameters or none, each of the parameter's shape.
+        step: number of updates for the Trainer, the learning-rate schedule and, with ``moments``, Adam.
+        moments: parameter -> Adam's two moments in the parameter's shape, for all parameters or none.
     """
-    logging.disable(logging.INFO)  # no word of the devices and the learning rate of a Trainer that trains nothing
+    logging.disable(logging.INFO)  # no messages about devices and learning rate, as nothing is trained
     try:
         trainer = pl.Trainer(
             accelerator="cpu",

@@ -1,4 +1,4 @@
-"""The command ``iodine``: Lightning's commands with one folder per run, and functions that take arguments."""
+"""The command ``iodine``: Lightning's commands with one folder per run, and commands that call a function."""
 
 from iodine_pl.cli.command import IodineCLI
 from iodine_pl.cli.entry import main, prepare_process, run_command

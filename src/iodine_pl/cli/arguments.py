@@ -1,4 +1,4 @@
-"""Completes the arguments of a command: what a user may leave out, and what a checkpoint knows."""
+"""Completes the arguments of a command by defaults and by the settings of a checkpoint."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["DEFAULT_DATA", "checkpoint_of", "settings_before"]
 
 DEFAULT_DATA = "iodine_pl.datamodules.TetrominoesDataModule"
 _LINKED = (*OF_COMMAND_LINE, "batch_size", "seed")
-"""Of a model's arguments: what the command line adds, and what it takes from the data or the seed."""
+"""The model's arguments that the command line adds, or sets from the data or the seed."""
 
 
 class _Unclear(Exception):
-    """The arguments are wrong, which the parser of all of them will say."""
+    """The arguments are wrong; the main parser reports how."""
 
 
 class _Scout(argparse.ArgumentParser):
@@ -34,7 +34,7 @@ class _Scout(argparse.ArgumentParser):
 
 
 class _ReadConfig(argparse.Action):
-    """Takes what a configuration names, in its place among the arguments: what is given later wins."""
+    """Adds the names in a configuration at its place among the arguments; later arguments win."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         try:
@@ -59,8 +59,8 @@ class _ReadConfig(argparse.Action):
 def _named(arguments: Sequence[str]) -> argparse.Namespace:
     """Returns the checkpoint, the run's name, the folder of runs and the classes that the arguments name.
 
-    This cannot wait until all are parsed: which options there are depends on the classes of model and data, and these
-    are the checkpoint's. It is done by argparse, as the rest is, so abbreviations mean the same.
+    This must precede the main parser, whose options depend on the classes of model and data, which the checkpoint
+    names. It uses argparse, like the main parser, so that abbreviations mean the same.
     """
     scout = _Scout(add_help=False)
     scout.add_argument("-c", "--config", action=_ReadConfig)
@@ -79,7 +79,7 @@ def checkpoint_of(arguments: Sequence[str]) -> Path | None:
     """Returns the path of the checkpoint that the arguments of a command name, if any.
 
     Raises:
-        FileNotFoundError: if there is no such checkpoint, or the run that is meant has no configuration.
+        FileNotFoundError: if there is no such checkpoint, or its run has no configuration.
         ValueError: if an address has no digest.
         DownloadError: if the server does not send the file that has this digest.
     """
@@ -96,18 +96,18 @@ def checkpoint_of(arguments: Sequence[str]) -> Path | None:
 
 
 def settings_before(arguments: Sequence[str]) -> tuple[dict[str, Any], str | None]:
-    """Returns the settings that stand before all arguments, and whose data they name.
+    """Returns the settings that precede all arguments, and a line that says where the data are from.
 
-    They are those of the run that a checkpoint lies in, else the model and the data in the checkpoint. Data of another
-    class that is named leave none of the checkpoint's data. Without any, the data are Tetrominoes.
+    They are those of the checkpoint's run, or the model and the data in a checkpoint outside of a run. If the arguments
+    name data of another class, the checkpoint's data are left out. If nothing names data, they are Tetrominoes.
 
     Returns:
-        The settings, as a configuration has them; and one line about the data if there is a checkpoint and no data are
-        named.
+        The settings in the form of a configuration; and one line about the data if there is a checkpoint and the
+        arguments name no data.
 
     Raises:
-        ValueError, TypeError: if a file is not a checkpoint of a model, or no configuration, or names a class that is
-            neither of this package nor imported nor named by the arguments.
+        ValueError, TypeError: if a file is not a checkpoint of a model, or not a configuration, or names a class that
+            is neither of this package nor imported nor named by the arguments.
     """
     named, checkpoint = _named(arguments), checkpoint_of(arguments)
     settings: dict[str, Any] = {}
@@ -125,7 +125,7 @@ def settings_before(arguments: Sequence[str]) -> tuple[dict[str, Any], str | Non
             shown = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
             line = f"data: those of {checkpoint}, {path.rsplit('.', 1)[-1]}({shown}); --data names others"
     elif named.data is None:
-        # As a default of the parser, its arguments would stay when a configuration names another class.
+        # A default of the parser would keep its arguments when a configuration names another class.
         settings["data"] = {"class_path": DEFAULT_DATA}
         if checkpoint is not None:
             line = f"data: {DEFAULT_DATA}, as {checkpoint} does not say what it was trained on; --data names others"
@@ -133,9 +133,9 @@ def settings_before(arguments: Sequence[str]) -> tuple[dict[str, Any], str | Non
 
 
 def _settings_in(checkpoint: Path, named: argparse.Namespace) -> dict[str, Any]:
-    """Returns model and data of a checkpoint, whose classes this package has or the arguments name."""
+    """Returns model and data of a checkpoint; their classes are of this package or named by the arguments."""
     for path in (named.model, named.data):
-        with suppress(ImportError, AttributeError, ValueError):  # the parser of all arguments will say
+        with suppress(ImportError, AttributeError, ValueError):  # the main parser reports it
             imported(path or "")
     content = read_checkpoint(checkpoint)
     class_of(class_path_of(content), pl.LightningModule, checkpoint)
@@ -151,5 +151,5 @@ def _settings_in(checkpoint: Path, named: argparse.Namespace) -> dict[str, Any]:
 
 
 def _same_class(named: str, class_path: str) -> bool:
-    """Tells whether a class is named, by its path or, as the command line allows, by its name alone."""
+    """Tells whether a name is that of a class: its path or, as on the command line, its name without the path."""
     return named == class_path or ("." not in named and named == class_path.rsplit(".", 1)[-1])

@@ -1,4 +1,4 @@
-"""Says what follows where training goes on with other settings than those of its checkpoint."""
+"""Reports changed settings when training continues from a checkpoint, and their consequences."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pytorch_lightning.trainer.states import TrainerFn
 __all__ = ["SayChanges"]
 
 _FOLLOWS = {
-    "seed": "order of the images and noise are others from here on",
-    "num_slots": "the same weights go on with another number of slots; scores before and after are of different models",
-    "num_iterations": "the same weights go on with another number of refinement steps",
-    "optimizer": "the moments of the one before are kept",
-    "batch_size": "the learning rate follows it, and what is left of the epoch is taken in such batches",
-    "processes": "the learning rate follows the number, and what is left of the epoch is shared among them",
+    "seed": "the order of the images and the noise change from here on",
+    "num_slots": "the weights continue with another number of slots; scores before and after are of different models",
+    "num_iterations": "the weights continue with another number of refinement steps",
+    "optimizer": "the moments of the previous one are kept",
+    "batch_size": "the learning rate follows it, and the rest of the epoch is read in batches of this size",
+    "processes": "the learning rate follows it, and the rest of the epoch is divided among the processes",
 }
 
 
 class SayChanges(pl.Callback):
-    """Compares the settings of a checkpoint with those of the command, and keeps the place in the epoch.
+    """Compares the settings of a checkpoint with those of the command, and keeps the position in the epoch.
 
-    The Trainer counts the batches of an epoch. Where a batch has another size, the same images are another number.
+    The Trainer counts the batches of an epoch. With another batch size, the same images are another number of batches.
 
     Args:
         data: class and arguments of the data.
@@ -54,7 +54,7 @@ class SayChanges(pl.Callback):
         if "optimizer" in changed and "muon" in (before["optimizer"], now["optimizer"]):
             raise MisconfigurationException(
                 f"optimizer {now['optimizer']} cannot continue from the state of {before['optimizer']}: leave "
-                "--model.optimizer out; or begin a new training with the weights alone, which `iodine export` writes"
+                "--model.optimizer out; or start a new training from the weights that `iodine export` writes"
             )
         for name in changed:
             rank_zero_info(f"{name} was {before[name]} and is {now[name]}: {_FOLLOWS[name]}.")
@@ -69,12 +69,12 @@ class SayChanges(pl.Callback):
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
             images = progress["ready"] * before["batch_size"] * before["processes"]
             later = images // (now["batch_size"] * now["processes"]) - progress["ready"]
-            # All counts move alike: the batch that a checkpoint is saved in is ready, but not completed.
+            # All counts are shifted alike: the batch in which a checkpoint is saved is ready, but not completed.
             progress.update({name: max(0, count + later) for name, count in progress.items()})
 
 
 def _arguments(data: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns what decides which images there are: the class of the data, and its arguments that are given."""
+    """Returns what determines the images: the class of the data and its given arguments."""
     if not data:
         return {}
     others = ("seed", "batch_size", "num_workers", "multiprocessing_context", "worker_timeout")

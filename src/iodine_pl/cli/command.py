@@ -1,4 +1,4 @@
-"""Builds model, data and Trainer, and runs a command of Lightning's in the folder of its run."""
+"""Builds model, data and Trainer, and runs one of Lightning's commands in the folder of its run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class IodineCLI(LightningCLI):
         super().__init__(args=args, **options)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning asks an instance too
-        """Returns the command that is given, and no other: the options of each take long to collect."""
+        """Returns only the given command, since collecting the options of each takes long."""
         return {name: skip for name, skip in super().subcommands().items() if name == self._command}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -70,7 +70,7 @@ class IodineCLI(LightningCLI):
             {
                 "model": "iodine_pl.IODINE",
                 "trainer.default_root_dir": str(RUNS),
-                "trainer.enable_model_summary": False,  # its rows say less than the line before a fit
+                "trainer.enable_model_summary": False,  # it says less than the line before a fit
                 "trainer.max_steps": 1_000_000,
                 "trainer.num_sanity_val_steps": 1,
             }
@@ -80,12 +80,12 @@ class IodineCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
         for group in ("trainer", "panels", "last_checkpoint", "best_checkpoint", "predictions"):
             add_group_help(parser, group)
-        for action in parser._actions:  # the class whose options are shown where none is named
+        for action in parser._actions:  # the class whose options are shown by default
             if action.dest in ("model.help", "data.help"):
                 action.const = "iodine_pl.IODINE" if action.dest == "model.help" else DEFAULT_DATA
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Lets the arguments win over what the checkpoint's run was given, and this over the defaults."""
+        """Gives the arguments precedence over the checkpoint's settings, and these over the defaults."""
         command, *rest = args
         try:
             settings, line = settings_before(rest)
@@ -97,7 +97,7 @@ class IodineCLI(LightningCLI):
             rank_zero_info(line)
 
     def _parse_ckpt_path(self) -> None:
-        """Leaves the arguments as they are: Lightning would put a checkpoint's above those that are given.
+        """Leaves the arguments unchanged, where Lightning would overwrite them by those of the checkpoint.
 
         Raises:
             CommandError: if a command that evaluates has no checkpoint.
@@ -114,15 +114,15 @@ class IodineCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         if "verbose" in self._settings:
-            self._settings.verbose = False  # Lightning's table has the values of every step
+            self._settings.verbose = False  # Lightning's table would list the values of every step
         if self.subcommand == "predict":
-            self._settings.return_predictions = False  # they are written to a file, batch by batch
+            self._settings.return_predictions = False  # they are written to a file
 
     def instantiate_classes(self) -> None:
-        """Says in one sentence what is wrong with a value that a constructor refuses.
+        """Reports a value that a constructor refuses in one sentence.
 
         Raises:
-            CommandError: if one does.
+            CommandError: if a constructor refuses a value.
         """
         try:
             super().instantiate_classes()
@@ -146,7 +146,7 @@ class IodineCLI(LightningCLI):
         if run is not None and self.subcommand != "fit" and not os.access(run, os.W_OK):
             rank_zero_info(f"You may not write to {run}: the output goes to a new folder.")
             run = None
-        # A command with a checkpoint goes on in the folder it came from.
+        # A command with a checkpoint continues in its folder.
         folder = RunFolder(root, settings.name or getattr(self.datamodule, "dataset_name", "run"), run)
         if settings.trainer.logger in (None, True):
             kwargs["logger"] = RunLogger(folder)
@@ -159,15 +159,15 @@ class IodineCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         if job := os.environ.get("SLURM_JOB_ID"):
-            # Where Lightning saves for the queue; it begins with what lies there, which must be of the same job.
+            # Lightning saves here when SLURM requeues the job, and resumes from it; it must belong to the same job.
             kwargs["default_root_dir"] = str(Path(root) / f"slurm_{job}")
         trainer = super().instantiate_trainer(**kwargs)
-        if isinstance(settings.trainer.strategy, str):  # a strategy of the user's own has its own timeout
+        if isinstance(settings.trainer.strategy, str):  # your own strategy has its own timeout
             give_up_after(trainer, settings.process_timeout)
         return trainer
 
     def _shown_progress(self) -> dict[str, Any]:
-        """Returns what the Trainer is told, and adds a bar on a terminal or lines in a log."""
+        """Returns the Trainer's argument, and adds a progress bar on a terminal or lines in a log."""
         given = self._settings.trainer.enable_progress_bar
         shown = sys.stderr.isatty() if given is None else given
         own = self._get(self.config_init, "trainer.callbacks") or []
@@ -193,7 +193,7 @@ class IodineCLI(LightningCLI):
         rank_zero_info(f"{type(self.model).__name__}: {weights:,} parameters")
 
     def after_fit(self) -> None:
-        """Says what came out and where it is; the last line is the picture."""
+        """Prints the best score and the paths of checkpoint and picture."""
         if not self.trainer.is_global_zero:
             return
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
@@ -201,7 +201,7 @@ class IodineCLI(LightningCLI):
                 score, path = float(callback.best_model_score), _relative(callback.best_model_path)
                 print(f"best {callback.monitor}: {score:.4f} ({path})")
             elif isinstance(callback, LastCheckpoint) and callback.saved:
-                print(f"to go on: --ckpt_path {_relative(callback.path)}")
+                print(f"to continue: --ckpt_path {_relative(callback.path)}")
         self._name_picture()
 
     def after_validate(self) -> None:

@@ -1,4 +1,4 @@
-"""Puts the file of a shipped configuration in the place of its name."""
+"""Replaces the name of a shipped configuration by its path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["with_files"]
 
 
 def with_files(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments with a path wherever ``--config`` names a configuration that comes with the package.
+    """Replaces each name of a configuration that comes with the package by its path.
 
     Raises:
         FileNotFoundError: if there is neither a file nor a configuration of that name.
@@ -27,5 +27,5 @@ def with_files(arguments: Sequence[str]) -> list[str]:
 
 
 def _file(value: str) -> str:
-    """Finds the file, unless the value is no name: a configuration may be written out on the command line."""
+    """Finds the file, unless the value is a configuration written out on the command line."""
     return value if re.search(r"[{:\n]", value) else str(find_configuration(value))

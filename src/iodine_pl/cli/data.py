@@ -29,14 +29,14 @@ def prepare(
     variant: Variant | None = None,
     size: int | None = None,
 ) -> None:
-    """Downloads a dataset of DeepMind's as far as it is needed and converts it to HDF5.
+    """Downloads the required part of one of DeepMind's datasets and converts it to HDF5.
 
     Args:
         dataset: tetrominoes, multi_dsprites or clevr.
-        source: a file that you have, or another address than DeepMind's server.
-        limit: number of records, from the first, which must be there; those of the published splits by default.
+        source: a local file or another address, instead of DeepMind's server.
+        limit: number of records to convert, from the first; by default those of the published splits.
         out: the HDF5 file; data/NAME.h5 by default.
-        keep: keep what was downloaded.
+        keep: keep the downloaded file.
         variant: of Multi-dSprites; colored_on_grayscale by default.
         size: side of CLEVR's images in pixels; 128 by default.
     """
@@ -54,11 +54,11 @@ def prepare(
 
 
 def generate(arguments: Sequence[str], command: str) -> None:
-    """Generates a dataset in files of some thousand scenes each; started again it goes on.
+    """Generates a dataset in files of some thousand scenes each; an interrupted command continues when run again.
 
     Args:
-        arguments: of the command line. The arguments of a generator are its options.
-        command: what stands before them, for messages.
+        arguments: of the command line; the options are the arguments of the generator.
+        command: name of the command, for messages.
     """
     parser = FunctionParser(prog=command, description="Generates scenes in files of some thousand each.")
     datasets = parser.add_subcommands(dest="dataset")

@@ -1,4 +1,4 @@
-"""Keeps in a checkpoint what data its model was trained on."""
+"""Stores in a checkpoint the data that its model was trained on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class KeepData(pl.Callback):
     """Adds the class and the arguments of the data to each checkpoint, under ``data``.
 
     Args:
-        settings: ``class_path`` and ``init_args``, in numbers, words and lists of them.
+        settings: ``class_path`` and ``init_args``, as numbers, strings and lists of them.
     """
 
     def __init__(self, settings: Mapping[str, Any] | None) -> None:

@@ -1,4 +1,4 @@
-"""The command that shows the slots of one's own pictures."""
+"""The command ``decompose``, which shows the slots of pictures."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def decompose(
     num_slots: int | None = None,
     num_iterations: int | None = None,
 ) -> Path:
-    """Draws the slots of your own pictures, which need no labels.
+    """Draws the slots of your own pictures; labels are not needed.
 
-    The picture has a row for each image: input, reconstruction, masks with a color for each slot, then every slot on
+    The output has a row for each image: input, reconstruction, masks with a color for each slot, then every slot on
     white.
 
     Args:
@@ -29,12 +29,12 @@ def decompose(
         weights: name of weights that come with the package; path of a checkpoint; ``last`` or ``best`` of the newest
             run; or an address, ``https://...#sha256=HEX`` or ``hf://OWNER/REPOSITORY/FILE@REVISION``.
         out: the PNG file to write.
-        size: side in pixels of the square that each image is made: the middle of it, resized. By default that of the
-            images that the weights were trained on.
-        crop: first row, first column and side in pixels of the square that is kept, in place of the middle:
+        size: side in pixels to which the middle square of each image is resized; by default the size that the weights
+            were trained on.
+        crop: first row, first column and side in pixels of the square to use instead of the middle one;
             ``[29,64,192]`` for CLEVR's own images.
-        num_slots: slots, if not those of the model.
-        num_iterations: refinement steps, if not those of the model.
+        num_slots: number of slots; by default the model's.
+        num_iterations: number of refinement steps; by default the model's.
 
     Returns:
         ``out``.

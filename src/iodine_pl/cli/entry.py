@@ -36,15 +36,15 @@ _OF_LIGHTNING = {
 
 
 def prepare_process() -> None:
-    """Sets what concerns the whole process, so that a command does it and the library does not."""
+    """Sets the options that affect the whole process, which a command may set and the library may not."""
     keep_freed_memory()
-    # Densities far from a mean are denormal numbers, which a CPU takes many times as long for. Zero will do.
+    # Densities far from a mean are denormal numbers, which slow a CPU down many times. They are set to zero.
     torch.set_flush_denormal(True)
     threading.excepthook = _tell_of_thread
 
 
 def _tell_of_thread(error: threading.ExceptHookArgs) -> None:
-    """Prints the traceback of a thread, but not where a disk is full: whoever waits for the thread says that."""
+    """Prints the traceback of a thread, except for a full disk, which the waiting thread reports."""
     if not (isinstance(error.exc_value, OSError) and remedy_of(error.exc_value, Path())):
         threading.__excepthook__(error)
 
@@ -53,7 +53,7 @@ def main(command: str | None = None) -> int:
     """Runs the command line of this process, and returns its exit status.
 
     Args:
-        command: stands before the arguments of the process, if given.
+        command: put before the arguments of the process, if given.
     """
     prepare_process()
     try:
@@ -67,12 +67,12 @@ def main(command: str | None = None) -> int:
     except KeyboardInterrupt:
         raise Stopped(signal.SIGINT) from None
     finally:
-        atexit.register(_ignore_signals)  # last, so that Python begins its end with it
+        atexit.register(_ignore_signals)  # registered last, so it runs first
     return 0
 
 
 def _ignore_signals() -> None:
-    """Lets Python end, which takes a while: nothing is left to stop."""
+    """Ignores signals while Python exits, which takes a while."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)
 
@@ -81,15 +81,15 @@ def run_command(arguments: Sequence[str]) -> IodineCLI | None:
     """Runs a command line from Python, and returns what was built: model, data and Trainer, or None if nothing was.
 
     Raises:
-        CommandError: if a user can put right what is wrong.
+        CommandError: if the user can correct the error.
     """
     return _run(complete_arguments(arguments))
 
 
 def complete_arguments(arguments: Sequence[str]) -> list[str]:
-    """Puts ``fit`` before options that follow no command, and the path of the checkpoint that is meant after them.
+    """Puts ``fit`` before options without a command, and appends the path of the checkpoint that is meant.
 
-    The newest run, for one, may have changed when another process of the same command reads the arguments.
+    Without this path, another process of the same command might find a newer run.
 
     Raises:
         CommandError: if there is no such checkpoint or configuration.

@@ -1,4 +1,4 @@
-"""Tells what a user can put right, which is said in one line, from a mistake in the code, which keeps its traceback."""
+"""Separates errors of the user, which get one line, from mistakes in the code, which keep their traceback."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SAID = (
 class CommandError(SystemExit):
     """Ends a command with one sentence for its user.
 
-    It is a SystemExit: a script that calls :func:`iodine_pl.cli.run_command` ends with the sentence as well.
+    It is a SystemExit, so a script that calls :func:`iodine_pl.cli.run_command` also ends with this sentence.
     """
 
     def __init__(self, sentence: str) -> None:
@@ -41,34 +41,34 @@ class CommandError(SystemExit):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Returns a question that names what is nearest to a word, or nothing if nothing is near."""
+    """Returns a question that names the words most similar to a word; empty if there are none."""
     by_lower = {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower(), by_lower, n=2, cutoff=0.6)
     return f" Did you mean {' or '.join(by_lower[name] for name in near)}?" if near else ""
 
 
 def sentence_of(error: BaseException, about_values: bool = False) -> str | None:
-    """Returns what to tell a user about an error; None if it is a mistake in the code.
+    """Returns the sentence about an error for the user; None if it is a mistake in the code.
 
     Args:
-        error: what was raised.
-        about_values: it came from code that checks what a user gave. A ValueError or TypeError of a ``raise``
-            statement is then about that, and any other is a mistake in the code.
+        error: the exception.
+        about_values: it came from code that checks the user's values. A ValueError or TypeError from a ``raise``
+            statement is then about a value, and any other is a mistake in the code.
     """
     missing_extra = isinstance(error, ImportError) and "iodine-pl[" in str(error)
     if missing_extra or isinstance(error, _SAID):
         return _with_remedy(str(error))
     if one_is_gone(error):
         return (
-            f"another process of this run has ended, or did not answer for --process_timeout seconds ({error}). What "
-            "it said last tells why; --ckpt_path last goes on from the last save"
+            f"another process of this run has ended, or did not answer for --process_timeout seconds ({error}). Its "
+            "last output says why; --ckpt_path last continues from the last save"
         )
     if isinstance(error, OSError) and error.filename:
         remedy = remedy_of(error, Path(error.filename).parent)
         return None if remedy is None else f"{error.filename}: {remedy}"
     if about_values and isinstance(error, TypeError | ValueError):
         while isinstance(error.__cause__, ImportError | TypeError | ValueError) and _is_of_parser(error):
-            error = error.__cause__  # what a constructor raised
+            error = error.__cause__  # raised by a constructor
         if isinstance(error, ImportError):
             return sentence_of(error)
         last = traceback.extract_tb(error.__traceback__)[-1:]
@@ -78,7 +78,7 @@ def sentence_of(error: BaseException, about_values: bool = False) -> str | None:
 
 
 def _is_of_parser(error: BaseException) -> bool:
-    """Tells whether jsonargparse raised an error, about another."""
+    """Tells whether an error is jsonargparse's wrapper of another."""
     return any("jsonargparse" in frame.filename for frame in traceback.extract_tb(error.__traceback__)[-1:])
 
 

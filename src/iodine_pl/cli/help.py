@@ -1,4 +1,4 @@
-"""Shows the options of a command on two screens, and those of a group, such as the Trainer's, in full."""
+"""Shows the common options of a command, and all options of a group, such as the Trainer's."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _TRAINER = {
     "callbacks": "A list of callbacks; --trainer.callbacks+ adds one.",
     "default_root_dir": "Parent folder of the runs.",
 }
-"""The options that the help of a command shows, and what it says of them."""
+"""The options in the help of a command, with their descriptions."""
 
 
 def help_of_command(parser: LightningArgumentParser) -> str:
-    """Returns a line for each option that is often used, and the way to see the others."""
+    """Returns a line for each common option, and how to see the others."""
     command = parser.prog.replace(" [options]", "")
     actions = {action.dest: action for action in parser._actions}
     lines = [f"usage: {command} [--config FILE] [--OPTION VALUE ...]", "", "run"]
@@ -78,7 +78,7 @@ def _entry(option: str, about: str) -> str:
 
 
 def subclasses_of(kind: type) -> Iterator[type]:
-    """Yields the classes that are derived from a class and are imported."""
+    """Yields the imported subclasses of a class."""
     found: list[type] = kind.__subclasses__()
     for each in found:
         yield each
@@ -86,7 +86,7 @@ def subclasses_of(kind: type) -> Iterator[type]:
 
 
 class _GroupHelp(argparse.Action):
-    """Shows the options of a group in full."""
+    """Shows all options of a group."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments | {"nargs": 0, "default": argparse.SUPPRESS})

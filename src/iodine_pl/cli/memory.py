@@ -1,4 +1,4 @@
-"""Memory that is freed stays with the process: on a CPU, a refinement step asks for the same again at once."""
+"""Keeps freed memory in the process, since on a CPU each refinement step allocates the same sizes again."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # from glibc's malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc's allocator to give no memory back to the system before the process ends.
+    """Tells glibc's allocator to return no memory to the system before the process ends.
 
-    By default an array of some megabytes, freed and asked for again, is mapped anew each time, and every page of it is
-    cleared when it is touched (see docs/engine.md). The price is that the process stays at its peak
-    size. It concerns the whole process, so the command does it, not the library.
+    By default an array of some megabytes is mapped again at each allocation, and each of its pages is cleared at first
+    access (see docs/engine.md). The price is that the process stays at its peak size. This affects the whole process,
+    so the command does it, not the library.
 
     Returns:
-        Whether there is such an allocator (Linux with glibc); elsewhere nothing is changed.
+        Whether the allocator is glibc's (Linux); on other systems nothing changes.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

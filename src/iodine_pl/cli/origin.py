@@ -1,4 +1,4 @@
-"""Keeps in a checkpoint what wrote it: command, versions, commit, hardware."""
+"""Stores in a checkpoint how it was made: command, versions, commit, hardware."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["KeepOrigin"]
 
 
 class KeepOrigin(pl.Callback):
-    """Adds to each checkpoint, under ``origin``, what ran when it was written, each in words.
+    """Adds to each checkpoint, under ``origin``, the command, versions, commit and hardware as strings.
 
     Args:
         arguments: of the command.
@@ -60,9 +60,9 @@ def _processor() -> str:
 
 @cache
 def _commit() -> str:
-    """Returns the commit of the checkout that the package is run from, ``-dirty`` if files differ from it; "" if none.
+    """Returns the commit of the checkout that the package runs from, with ``-dirty`` if files differ; "" if none.
 
-    An installed package may lie in a repository of somebody else, so git is asked whether it knows the file.
+    An installed package may be inside another repository, so git must know this file.
     """
     here = Path(__file__)
     git = ["git", "-C", str(here.parent)]

@@ -1,4 +1,4 @@
-"""Parses options, and says what is wrong with one in one line."""
+"""Parses options and reports an error in one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from jsonargparse import ArgumentParser
 from pytorch_lightning.cli import LightningArgumentParser
 
-import iodine_pl.baselines  # so that a class of it is known by its name alone
+import iodine_pl.baselines  # so that its classes can be named without their path
 from iodine_pl.cli.errors import CommandError, did_you_mean
 from iodine_pl.cli.help import help_of_command, subclasses_of
 from iodine_pl.datamodules import TetrominoesDataModule
@@ -25,15 +25,15 @@ _UNKNOWN = re.compile(r"(?:Option|Group '(.*)' does not accept option) '([^']*)'
 
 
 class _OneLine(ArgumentParser):
-    """Raises a CommandError of one line in place of printing a usage message."""
+    """Raises a CommandError of one line instead of printing a usage message."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error:  # it parses the arguments of a class, for another parser
+        if not self.exit_on_error:  # it parses a class's arguments for another parser
             super().error(message, ex)
         raise CommandError(self._sentence(message)) from ex
 
     def validate(self, *args: Any, **kwargs: Any) -> None:
-        """Names what is near to an option that is not known. The parser that sees it knows the others."""
+        """Suggests options similar to an unknown one; only the parser that finds it knows the others."""
         try:
             super().validate(*args, **kwargs)
         except KeyError as error:
@@ -45,7 +45,7 @@ class _OneLine(ArgumentParser):
             raise type(error)(f"no option {group}{name}.{did_you_mean(group + name, known)}") from error
 
     def _sentence(self, message: str) -> str:
-        """Returns what was wrong, what is near, and how to see the options."""
+        """Returns the error, similar options, and how to list the options."""
         parser, group, shown = self, "", ""
         if extra := re.search(r"[^\n]*iodine-pl\[[^\n]*", message):
             return extra[0].strip(" -")
@@ -80,12 +80,12 @@ class _OneLine(ArgumentParser):
 
 
 class FunctionParser(_OneLine):
-    """Parses the arguments of a function. An option that is true or false needs no value."""
+    """Parses the arguments of a function. A boolean option needs no value."""
 
     def add_function(self, function: Any) -> None:
-        """Adds the parameters of a function: those without a default by position, unless they are for keywords only.
+        """Adds the parameters of a function. Those without a default are positional, unless they are keyword-only.
 
-        One that takes a list is given as one or more words.
+        A list is given as one or more words.
         """
         parameters = inspect.signature(function).parameters.values()
         said = {
@@ -109,10 +109,10 @@ class FunctionParser(_OneLine):
 
 
 class CommandParser(_OneLine, LightningArgumentParser):
-    """Parses the options of a command of Lightning's."""
+    """Parses the options of one of Lightning's commands."""
 
     def _known_options(self) -> list[str]:
-        """Adds the options of the classes that are taken by default: it does not matter whether these are named."""
+        """Adds the options of the default classes, which are known whether these are named or not."""
         known = super()._known_options()
         for group, kind in _DEFAULT_CLASSES.items():
             inner = type(self)(exit_on_error=False)
@@ -122,12 +122,12 @@ class CommandParser(_OneLine, LightningArgumentParser):
     def format_help(self, *args: Any) -> str:
         if self.callback_keys:
             return help_of_command(self)
-        self.usage = argparse.SUPPRESS  # of the help for a class, whose options can be given in any order
+        self.usage = argparse.SUPPRESS  # in the help for a class, whose options may be in any order
         return str(super().format_help(*args))
 
 
 def _about_value(key: str, words: str) -> str:
-    """Says what was expected of a value, from the lines that jsonargparse has for each type it tried."""
+    """Returns what was expected of a value, from jsonargparse's lines for each type that it tried."""
     if missing := re.search(r"Expected a dot import path string: (\S+)", words):
         names = [kind.__name__ for kind in subclasses_of(_BASES.get(key, pl.Callback))]
         return f"{key}: there is no class {missing[1]}.{did_you_mean(missing[1], names)}"

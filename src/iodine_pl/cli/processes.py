@@ -12,19 +12,19 @@ from pytorch_lightning.strategies import DDPStrategy
 __all__ = ["PATIENCE", "end_others", "give_up_after", "one_is_gone"]
 
 PATIENCE = 10.0
-"""Seconds that processes have to end by themselves, after the first has failed."""
+"""Seconds in which the processes must end by themselves after the first has failed."""
 
 _GONE = re.compile(r"Timed out waiting|closed by peer|reset by peer|Broken pipe|[Ww]atchdog|remote process exited")
 
 
 def give_up_after(trainer: pl.Trainer, seconds: float) -> None:
-    """Makes an error of waiting longer than this for another process; torch waits for half an hour."""
+    """Makes waiting longer than this for another process an error; torch's default is half an hour."""
     if isinstance(trainer.strategy, DDPStrategy):
         trainer.strategy._timeout = timedelta(seconds=seconds)  # read when the processes first meet
 
 
 def end_others(trainer: pl.Trainer) -> None:
-    """Waits for the processes that this one has started, and kills those that do not end."""
+    """Waits for the processes that this one started, and kills those that do not end."""
     processes = getattr(trainer.strategy.launcher, "procs", [])
     for process in processes:
         try:
@@ -34,5 +34,5 @@ def end_others(trainer: pl.Trainer) -> None:
 
 
 def one_is_gone(error: BaseException) -> bool:
-    """Tells whether an error says that another process of the run has ended or does not answer."""
+    """Tells whether an error means that another process of the run has ended or does not answer."""
     return isinstance(error, RuntimeError) and _GONE.search(str(error)) is not None

@@ -1,4 +1,4 @@
-"""Shows how far a command is: a bar on a terminal, a line after each validation in a log, a table of scores."""
+"""Shows progress: a bar on a terminal, a line after each validation in a log, and a table of scores."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _total(trainer: pl.Trainer) -> int:
 
 
 class StepsBar(TQDMProgressBar):
-    """Counts the updates of the whole training, not the batches of an epoch, and estimates the time that is left."""
+    """Counts the updates of the whole training instead of the batches of an epoch, and estimates the remaining time."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         total = _total(trainer)
@@ -55,7 +55,7 @@ class StepsBar(TQDMProgressBar):
 
 
 class ProgressLines(pl.Callback):
-    """Writes a line after each validation of a training: what is done, the time that is left, the scores."""
+    """Writes a line after each validation in training: updates done, remaining time, scores."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._since, self._from = time.monotonic(), trainer.global_step
@@ -75,7 +75,7 @@ class ProgressLines(pl.Callback):
 
 
 def table_of(stage: str, metrics: Mapping[str, Any]) -> str:
-    """Returns the scores that matter, a line each, with four digits; all of a module that has none of these."""
+    """Returns the main scores, one per line, with four digits; all scores if there are no main ones."""
     named = [f"{stage}/{name}" for name in _SCORES if f"{stage}/{name}" in metrics]
     shown = named or [name for name in metrics if "_steps/" not in name]
     width = max(map(len, shown), default=0)
@@ -83,8 +83,8 @@ def table_of(stage: str, metrics: Mapping[str, Any]) -> str:
 
 
 def silence_advertising() -> None:
-    """Keeps from a user what they can do nothing about, or never asked for."""
-    # Going on in a run's folder is meant, so its checkpoints are no surprise.
+    """Hides messages that the user can do nothing about, and advertising."""
+    # Continuing in a run's folder is intended, so its checkpoints are expected.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)  # Lightning 2.6 with torch 2.13
     logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")

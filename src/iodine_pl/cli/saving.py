@@ -19,7 +19,7 @@ __all__ = ["SaveConfigOfRun", "is_of_run"]
 
 
 def is_of_run(folder: Path) -> bool:
-    """Tells whether a run made a folder that has a ``config.yaml``: a user's own must not be written to."""
+    """Tells whether a folder with a ``config.yaml`` was made by a run; other folders must not be written to."""
     if re.fullmatch(r"version_\d+", folder.resolve().name):
         return True
     with (folder / "config.yaml").open() as file:
@@ -27,11 +27,11 @@ def is_of_run(folder: Path) -> bool:
 
 
 class SaveConfigOfRun(SaveConfigCallback):
-    """Saves ``config.yaml`` in the run's folder, of training and of any command that had the folder made.
+    """Saves ``config.yaml`` in the run's folder, for training and for any command that made the folder.
 
-    A test of a run must not replace the configuration of its training. That of training leaves out the checkpoint that
-    it goes on from, and thus starts a new run elsewhere. A file that says the same already is left alone. One that is
-    deleted in the training is written anew with the next checkpoint.
+    A test must not replace the configuration of the training. The configuration leaves out the checkpoint that training
+    continues from, so that it can start a new run. An unchanged file is not written again. A file that is deleted
+    during training is written again with the next checkpoint.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -1,4 +1,4 @@
-"""Ends training at a signal: saves first, says so, and exits with the number that the signal stands for."""
+"""Stops training at a signal: saves a checkpoint, says so, and exits with the signal's exit status."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from iodine_pl.callbacks.run_folder import is_first_process
 
 __all__ = ["StopAtSignal", "Stopped", "stopped_by"]
 
-_TWICE = 0.5  # seconds: `timeout` sends a signal to its command and to the group of processes, and means it once
+_TWICE = 0.5  # seconds: `timeout` signals both its command and the process group, which must count once
 
 
 class Stopped(SystemExit):
-    """Ends the process as the shell expects of one that a signal stopped.
+    """Ends the process with the exit status that the shell expects after a signal.
 
-    The first process answers for all. Lightning kills it at once if another one fails, so the others end with 0.
+    The first process has this status for all. Lightning kills it at once if another one fails, so the others end with
+    0.
     """
 
     def __init__(self, signum: int, saved: str = "") -> None:
@@ -37,21 +38,21 @@ class Stopped(SystemExit):
 
 
 def stopped_by(error: SystemExit) -> int | None:
-    """Returns the signal at which Lightning ended a command; None if there was none."""
+    """Returns the signal that made Lightning end a command; None if there was none."""
     if isinstance(error, SIGTERMException):
         return signal.SIGTERM
     return signal.SIGINT if isinstance(error.__context__, KeyboardInterrupt) else None
 
 
 class StopAtSignal(Checkpoint):
-    """Stops training at SIGINT and SIGTERM, at the end of the batch that runs, with a ``last.ckpt`` of that batch.
+    """Stops training at SIGINT and SIGTERM, at the end of the current batch, and saves ``last.ckpt``.
 
-    The signal may come to one process or to all of them: they agree at the end of each batch. A single process also
-    stops in the middle of a validation, before which :class:`LastCheckpoint` has saved; several end it first, as each
-    has batches of its own. Where nothing but the last validation is left, the run comes to its end instead. A second
-    Ctrl-C ends the process at once. What SLURM sends stays Lightning's where it puts the job back into the queue.
+    One process or all of them may receive the signal; they agree at the end of each batch. A single process also stops
+    in the middle of a validation, since :class:`LastCheckpoint` has saved before it. Several processes finish the
+    validation, since their batches differ. If only the last validation is left, the run finishes. A second Ctrl-C ends
+    the process at once. Under SLURM with automatic requeueing, Lightning handles the signals.
 
-    It is a Checkpoint because Lightning calls these after all other callbacks.
+    It is a Checkpoint because Lightning calls checkpoint callbacks last.
     """
 
     def __init__(self) -> None:
@@ -62,7 +63,7 @@ class StopAtSignal(Checkpoint):
         self._of_slurm: set[int] = set()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if threading.current_thread() is not threading.main_thread():  # which alone may ask for signals
+        if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
             return
         self._signal = 0
         self._process = os.getpid()
@@ -71,8 +72,8 @@ class StopAtSignal(Checkpoint):
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             self._of_slurm = {signal.SIGTERM, environment.requeue_signal or signal.SIGTERM}
         else:
-            # Lightning's own asks the other processes from within the handler, and waits for them for ever where they
-            # are in another call. It is in place from before the sanity check, or through an evaluation.
+            # Lightning's handler communicates with the other processes, and waits forever if they are in another
+            # collective call. It is active before the sanity check and during an evaluation.
             ours = self._note if stage == "fit" else _leave
             trainer._signal_connector._sigterm_notifier_fn = ours  # type: ignore[assignment, method-assign]
 
@@ -83,12 +84,12 @@ class StopAtSignal(Checkpoint):
                 signal.signal(signum, self._note)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a worker that was forked from it: it ends when the process asks for no more
+        if os.getpid() != self._process:  # a forked worker, which ends with its loader
             return
         now = time.monotonic()
         if not self._signal:
             self._signal, self._since = signum, now
-            if is_first_process():  # print() must not interrupt itself
+            if is_first_process():  # print() is not reentrant
                 os.write(2, b"\nstopping after this batch; Ctrl-C stops at once\n")
         elif signum == signal.SIGINT and now - self._since > _TWICE:
             if self._kill is not None:
@@ -103,7 +104,7 @@ class StopAtSignal(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step == self._step:  # gradients are being accumulated, and no checkpoint has them
+        if trainer.global_step == self._step:  # gradients are being accumulated, which a checkpoint does not hold
             return
         mine = torch.tensor(self._signal, device=trainer.strategy.root_device)
         agreed = int(trainer.strategy.reduce(mine, reduce_op="max"))

@@ -1,4 +1,4 @@
-"""Commands that are functions: jsonargparse makes their options from signatures and docstrings."""
+"""Commands that call a function, whose options jsonargparse makes from its signature and docstring."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ TOOLS: Mapping[str, str] = {
     "decompose": "iodine_pl.cli.decompose.decompose",
     "report": "iodine_pl.cli.weights.report",
 }
-"""Command -> the function that it runs, imported when it is needed. ``generate`` parses its arguments itself: which
-there are depends on the dataset."""
+"""Command -> its function, imported when it is needed. ``generate`` parses its arguments itself, because they depend on
+the dataset."""
 
 
 def program() -> str:
-    """Returns how this program was started, for its messages."""
+    """Returns the command that started this program, for messages."""
     name = Path(sys.argv[0]).name
     return {"train.py": "python train.py", "__main__.py": "python -m iodine_pl"}.get(name, "iodine")
 
@@ -38,7 +38,7 @@ def _function(name: str) -> Callable[..., Any]:
 
 
 def summary_of(name: str) -> str:
-    """Returns the first line about a command."""
+    """Returns the first line of a command's description."""
     return (inspect.getdoc(_function(name)) or "").split("\n")[0]
 
 
@@ -46,7 +46,7 @@ def run_tool(name: str, arguments: Sequence[str]) -> None:
     """Parses the arguments of a command and runs it.
 
     Raises:
-        CommandError: if a user can put right what is wrong.
+        CommandError: if the user can correct the error.
     """
     function = _function(name)
     command = f"{program()} {name}"

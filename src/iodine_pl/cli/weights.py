@@ -21,9 +21,9 @@ def convert(source: str, *, out: Path, folder: str | None = None, num_slots: int
     """Converts a checkpoint of DeepMind's released IODINE to one of Lightning.
 
     Args:
-        source: a checkpoint (what stands before .index), a folder, a zip file, or the address of one.
+        source: a checkpoint (its path without .index), a folder, a zip file, or the address of a zip file.
         out: the checkpoint to write, such as clevr6.ckpt.
-        folder: of several in the source, such as clevr6.
+        folder: which folder to take if the source has several, such as clevr6.
         num_slots: K; that of the released network by default.
     """
     if out.exists():
@@ -38,7 +38,7 @@ def convert(source: str, *, out: Path, folder: str | None = None, num_slots: int
 
 
 def _fetch(url: str, folder: Path) -> Path:
-    """Downloads a zip file, once: it stays for the other checkpoints in it."""
+    """Downloads a zip file once and keeps it for its other checkpoints."""
     name = PurePosixPath(urlsplit(url).path).name
     if name in ("", ".."):
         raise DownloadError(f"{url} names no file: give the address of the zip file itself")
@@ -53,13 +53,13 @@ def _fetch(url: str, folder: Path) -> Path:
 
 
 def export(checkpoint: str, *, out: Path | None = None, to: Path | None = None) -> None:
-    """Keeps of a checkpoint what a trained model needs, to pass it on.
+    """Exports the weights of a checkpoint, to share them.
 
     Args:
         checkpoint: path, last or best of the newest run, a shipped name, or an address (https://...#sha256=HEX,
             hf://OWNER/REPOSITORY/FILE@REVISION).
         out: the file to write, such as mine.ckpt.
-        to: in place of it, a folder to make, ready to upload: the weights, their card and a README.md.
+        to: instead of --out, a folder to make, ready to upload: the weights, their card and a README.md.
     """
     if (out is None) == (to is None):
         raise ValueError("export needs either --out FILE or --to FOLDER")
@@ -75,13 +75,13 @@ def export(checkpoint: str, *, out: Path | None = None, to: Path | None = None) 
 
 
 def report(runs: list[str], out: Path | None = None, config: Path | None = None, images: int = 6) -> None:
-    """Writes one HTML page about a run or a checkpoint, or about two; it needs no server and no other file.
+    """Writes one self-contained HTML page about a run or a checkpoint, or about two.
 
     Args:
-        runs: folder of a run, such as runs/quickstart/version_0, or a checkpoint; of two, both are shown side by side.
+        runs: folder of a run, such as runs/quickstart/version_0, or a checkpoint; two are shown side by side.
         out: the file; report.html in the run's folder by default, comparison.html for two.
-        config: configuration that names the data, if not that of the run.
-        images: test images that are shown.
+        config: configuration that names the data; by default that of the run.
+        images: number of test images to show.
     """
     if len(runs) > 2:
         raise ValueError(f"a report is of one run or of two, got {len(runs)}")

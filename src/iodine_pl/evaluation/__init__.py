@@ -1,1 +1,1 @@
-"""Scores and pictures of decompositions: tensors in, numbers and pictures out. Nothing here knows a Trainer."""
+"""Scores and pictures of decompositions: tensors in, numbers and pictures out. No Trainer is needed."""

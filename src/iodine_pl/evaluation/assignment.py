@@ -1,4 +1,4 @@
-"""One-to-one assignment of rows and columns, for tables as small as those of objects and slots."""
+"""One-to-one assignment of rows and columns, for small tables such as those of objects and slots."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ __all__ = ["best_assignment"]
 def best_assignment(scores: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
     """Pairs rows and columns one to one so that the sum of their scores is largest.
 
-    Rows enter one after another. Each enters along the path of reassignments that costs least. Prices of rows and
-    columns keep all costs from being negative, hence each path is found as a shortest path is. Ten rows and columns
-    take a tenth of a millisecond.
+    Rows are added one after another, each along the path of reassignments with the least cost. Prices of rows and
+    columns keep all costs non-negative, so each path is a shortest path. Ten rows and columns take a tenth of a
+    millisecond.
 
     References:
         | The Hungarian method for the assignment problem (Kuhn, 1955)
         | https://doi.org/10.1002/nav.3800020109
 
     Args:
-        scores: a table, its rows of one length; finite numbers.
+        scores: a table of finite numbers, with rows of equal length.
 
     Returns:
-        A pair (row, column) for each row, or for each column if there are fewer of these; by row.
+        A pair (row, column) for each row, or for each column if there are fewer columns; sorted by row.
 
     Example:
         >>> best_assignment([[0.9, 0.8, 0.0], [0.7, 0.1, 0.0]])  # 0.8 + 0.7 is more than 0.9 + 0.1

@@ -14,16 +14,16 @@ from iodine_pl.evaluation.probe import FactorKind
 __all__ = ["DCI", "dci", "from_importance"]
 
 _TREES = 50
-_LEAF = 5  # objects in a leaf at least: deeper trees learn noise, and take longer
+_LEAF = 5  # minimum of objects in a leaf: deeper trees learn noise, and take longer
 
 
 class DCI(NamedTuple):
     """Holds the three scores."""
 
     disentanglement: float
-    """1 where each latent matters for one factor alone, 0 where each matters for all factors alike."""
+    """1 if each latent matters for only one factor, 0 if each matters equally for all factors."""
     completeness: float
-    """1 where one latent alone matters for each factor, 0 where all matter alike."""
+    """1 if only one latent matters for each factor, 0 if all matter equally."""
     informativeness: float
     """R2 or accuracy on test objects, mean over factors."""
 
@@ -35,7 +35,7 @@ def from_importance(importance: NDArray[Any]) -> tuple[float, float]:
         \sum_d \frac{\sum_f R_{df}}{\sum_{d'f} R_{d'f}} \Big(1 - \frac{H(R_{d\cdot})}{\log F}\Big), \qquad
         \frac{1}{F} \sum_f \Big(1 - \frac{H(R_{\cdot f})}{\log D}\Big)
 
-    H is the entropy of a row or a column, divided by its sum. Both scores are 0 where all of R is 0.
+    H is the entropy of a row or a column, divided by its sum. Both scores are 0 if R is 0.
 
     References:
         | A Framework for the Quantitative Evaluation of Disentangled Representations (Eastwood & Williams, 2018)
@@ -47,7 +47,7 @@ def from_importance(importance: NDArray[Any]) -> tuple[float, float]:
     Example:
         >>> from_importance(np.array([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]))  # one latent for each factor
         (1.0, 1.0)
-        >>> from_importance(np.ones((2, 2)))  # every latent matters alike for every factor
+        >>> from_importance(np.ones((2, 2)))  # every latent matters equally for every factor
         (0.0, 0.0)
         >>> disentanglement, completeness = from_importance(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 2.0]]))
         >>> disentanglement, round(completeness, 3)  # two latents share the first factor
@@ -74,10 +74,10 @@ def dci(
     test: tuple[NDArray[Any], Mapping[str, NDArray[Any]]],
     kinds: Mapping[str, FactorKind],
 ) -> DCI:
-    """Fits a random forest from all latents to each factor; the importance of a latent is its share in what the trees'
-    splits gain.
+    """Computes DCI by a random forest from all latents to each factor. The importance of a latent is its share of the
+    gain of the trees' splits.
 
-    Each number of a scalar factor counts as one factor, an angle as its cosine and its sine.
+    Each number of a scalar factor counts as one factor, and an angle as its cosine and its sine.
 
     References:
         | A Framework for the Quantitative Evaluation of Disentangled Representations (Eastwood & Williams, 2018)
@@ -85,7 +85,7 @@ def dci(
 
     Args:
         train, test: latents ``(N, D)`` and factors, name -> ``(N, ...)``.
-        kinds: which factors, and what they are.
+        kinds: factor -> kind; other factors are ignored.
 
     Raises:
         ImportError: if scikit-learn is not installed.
@@ -113,7 +113,7 @@ def dci(
 
 
 def _single(values: NDArray[Any], kind: FactorKind) -> list[NDArray[Any]]:
-    """Returns the numbers of a factor one by one, each ``(N,)``."""
+    """Returns the columns of a factor, each ``(N,)``."""
     flat = values.reshape(len(values), -1)
     if kind == "category":
         return [flat[:, 0].astype(int)]

@@ -1,4 +1,4 @@
-"""Draws tables of tiles and words as pictures."""
+"""Draws tables of images and text."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ __all__ = ["Column", "Pixels", "as_pixels", "draw_table", "enlargement", "outlin
 Pixels = NDArray[np.uint8]
 """(height, width, 3)."""
 
-_SMALLEST_TILE = 96  # pixels; smaller images are enlarged by a whole factor, so that their pixels stay square
+_SMALLEST_TILE = 96  # pixels; smaller images are enlarged by an integer factor, so that their pixels stay square
 _GAP, _WIDE_GAP = 4, 14  # pixels between tiles, and between groups of them
 _FRAME, _INK = "#9a9a9a", "#222222"
-_SIZES = range(28, 9, -1)  # of letters in pixels
+_SIZES = range(28, 9, -1)  # font sizes in pixels
 
 
 class Column(NamedTuple):
-    """Says what stands in a column."""
+    """Describes a column."""
 
     head: str = ""
     color: str | None = None
-    """Of the bar that the head stands on, ``#rrggbb``; None: no bar."""
+    """Color of the bar behind the head, ``#rrggbb``; None: no bar."""
     ink: str = _INK
-    """Of the head."""
+    """Color of the head's text."""
     apart: bool = False
-    """Begins a new group."""
+    """Whether a new group begins here."""
 
 
 def enlargement(height: int, width: int) -> int:
-    """Returns the whole factor by which small images are enlarged, 1 for large ones."""
+    """Returns the integer factor by which small images are enlarged, 1 for large ones."""
     return max(1, -(-_SMALLEST_TILE // max(height, width)))
 
 
@@ -47,7 +47,7 @@ def as_pixels(image: NDArray[np.floating]) -> Pixels:
 
 
 def outlined(tile: Pixels, region: NDArray[np.bool_]) -> Pixels:
-    """Draws a line around a region (H, W) of a tile: white within black, which is seen on every color."""
+    """Outlines a region (H, W) of a tile in white within black, which is visible on every color."""
     scale = tile.shape[0] // region.shape[0]
     inside = region.repeat(scale, axis=0).repeat(scale, axis=1)
     drawn = tile.copy()
@@ -70,14 +70,14 @@ def _grown(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def draw_table(columns: Sequence[Column], rows: Sequence[Sequence[Pixels | str | None]], title: str = "") -> Pixels:
-    """Draws rows of cells below the heads of their columns: tiles in thin frames, words, and nothing for None.
+    """Draws a table with heads. A cell is a tile in a thin frame, text, or None for an empty cell.
 
-    The letters grow with the tiles, as far as the heads of tiles fit.
+    The font grows with the tiles as long as the heads fit.
 
     Args:
         columns: of all rows.
-        rows: as many cells each; all tiles are of one size.
-        title: stands above.
+        rows: one cell per column; all tiles have the same size.
+        title: drawn above the table.
     """
     height, width = next(cell for row in rows for cell in row if isinstance(cell, np.ndarray)).shape[:2]
     tiles = [any(isinstance(row[i], np.ndarray) for row in rows) for i in range(len(columns))]
@@ -130,7 +130,7 @@ def side_by_side(pictures: Sequence[Pixels]) -> Pixels:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)  # a file within Pillow, so the same on every machine
+    font = ImageFont.load_default(size)  # Pillow's own font, the same on every machine
     assert isinstance(font, ImageFont.FreeTypeFont)
     return font
 

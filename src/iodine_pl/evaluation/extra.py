@@ -1,4 +1,4 @@
-"""The packages that only scores and pictures need: they come with the extra ``experiments``."""
+"""Checks for the packages of the extra ``experiments``, which only some scores and pictures need."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def require_experiments(what: str, *packages: str) -> None:
     """Checks that packages of the extra ``experiments`` are installed.
 
     Args:
-        what: needs them; stands first in the message.
-        packages: the names that are imported, such as ``sklearn``.
+        what: needs them; the message begins with it.
+        packages: their import names, such as ``sklearn``.
 
     Raises:
         ImportError: if one is missing. The message is one line that names the missing packages and the extra.

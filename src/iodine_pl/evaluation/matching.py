@@ -15,15 +15,15 @@ __all__ = ["MeanOverlap", "entity_masks", "mean_best_overlap", "mean_iou", "obje
 def entity_masks(label: Tensor, entities: int) -> Tensor:
     """Returns the true masks ``(B, L, H, W)`` of a label map ``(B, H, W)``; entity 0 is the background.
 
-    In float64, which Apple's GPUs do not have: so on the CPU, as all that follows from them here.
+    They are in float64 and on the CPU, since Apple's GPUs have no float64.
     """
     return F.one_hot(label.cpu().long(), entities).permute(0, 3, 1, 2).double()
 
 
 def slot_of_entity(label: Tensor, masks: Tensor, entities: int) -> Tensor:
-    """Matches every true entity to the slot whose mask overlaps its own most, as the released code does.
+    """Matches every true entity to the slot whose mask overlaps it most, as the released code does.
 
-    Two entities may have the same slot.
+    Two entities may be matched to the same slot.
 
     Args:
         label: true entity of every pixel, ``(B, H, W)`` integers >= 0.
@@ -40,7 +40,7 @@ def object_iou(label: Tensor, masks: Tensor, entities: int) -> Tensor:
     """Returns the intersection over union of every object and its slot.
 
     Each pixel belongs to the slot with the largest mask. Objects and slots are matched one to one so that the sum is
-    largest (Kuhn 1955); slots that are left, such as that of the background, do not count.
+    largest (Kuhn 1955). Unmatched slots, such as that of the background, are ignored.
 
     Args:
         label: true entity of every pixel, ``(B, H, W)`` integers >= 0; 0 is the background, not an object.
@@ -54,12 +54,12 @@ def object_iou(label: Tensor, masks: Tensor, entities: int) -> Tensor:
 
 
 def mean_iou(label: Tensor, masks: Tensor) -> Tensor:
-    """Returns the mIoU: the mean of :func:`object_iou` over the objects that show a pixel.
+    """Returns the mIoU: the mean of :func:`object_iou` over the objects that have visible pixels.
 
     This is the definition of OCLF (the code of Seitzer et al. 2023) and of VideoSAUR (Zadaianchuk et al. 2023) with
-    ``matching="hungarian"`` and ``ignore_background=True``. The true background is no object and wants no slot. Its
-    pixels count all the same where a slot that shows an object has them: they enlarge the union. So a model without a
-    slot for the background has a low mIoU, whatever its foreground ARI is.
+    ``matching="hungarian"`` and ``ignore_background=True``. The true background is not an object and is not matched.
+    Its pixels still count where they belong to an object's slot, because they enlarge the union. A model without a slot
+    for the background therefore has a low mIoU, whatever its foreground ARI is.
 
     Args:
         label: true entity of every pixel, ``(B, H, W)`` integers >= 0; 0 is the background.
@@ -78,19 +78,18 @@ def mean_iou(label: Tensor, masks: Tensor) -> Tensor:
 
 
 def mean_best_overlap(label: Tensor, masks: Tensor) -> Tensor:
-    """Returns the mBO: of every object the largest intersection over union with any slot, mean over objects.
+    """Returns the mBO: the largest intersection over union of each object with any slot, averaged over objects.
 
-    It is at least :func:`mean_iou`, which lets no two objects have one slot. Otherwise all is as there: what an object
-    is, where a pixel belongs, the background, and the shapes. Pont-Tuset et al. (2017) defined it over proposals; OCLF
-    and VideoSAUR (``matching="overlap"``) compute what is computed here. Object-centric-library calls it the mean
-    segmentation covering (mSC).
+    It is at least :func:`mean_iou`, which does not match two objects to one slot. Arguments, shapes and the treatment
+    of pixels and background are the same. Pont-Tuset et al. (2017) defined it over proposals; OCLF and VideoSAUR
+    (``matching="overlap"``) compute it as here. Object-centric-library calls it the mean segmentation covering (mSC).
     """
     return _overlaps(label, masks)[1]
 
 
 class MeanOverlap(MeanOverCounted):
-    """Averages :func:`mean_iou` and :func:`mean_best_overlap` over images; those without objects are left out, as OCLF
-    and VideoSAUR do.
+    """Averages :func:`mean_iou` and :func:`mean_best_overlap` over images. Images without objects are left out, as in
+    OCLF and VideoSAUR.
 
     Example:
         >>> metric = MeanOverlap()
@@ -116,7 +115,7 @@ class MeanOverlap(MeanOverCounted):
 def _iou_of_pairs(label: Tensor, masks: Tensor, entities: int) -> tuple[Tensor, Tensor]:
     """Returns the IoU of every entity and slot, (B, L, K), 0 for the background; and the pixels of entities (B, L).
 
-    In float64, which Apple's GPUs do not have: so there on the CPU, as the numbers are in the end.
+    They are in float64, on Apple's GPUs therefore on the CPU.
     """
     slots, assignment = masks.shape[1], slot_of_pixel(masks)
     if assignment.device.type == "mps":
@@ -130,10 +129,10 @@ def _iou_of_pairs(label: Tensor, masks: Tensor, entities: int) -> tuple[Tensor, 
 
 
 def _one_to_one(iou: Tensor) -> Tensor:
-    """Returns the IoU (B, L) of each entity and its slot, of which no two have the same."""
+    """Returns the IoU (B, L) of each entity and its slot; no two entities have the same slot."""
     matched, slot = iou.max(dim=2)
     wanted = F.one_hot(slot, iou.shape[2]) * (matched > 0.0).unsqueeze(2)
-    for image in (wanted.sum(dim=1) > 1).any(dim=1).nonzero().flatten().tolist():  # elsewhere each has its best
+    for image in (wanted.sum(dim=1) > 1).any(dim=1).nonzero().flatten().tolist():  # else the best slots are distinct
         scores = iou[image].tolist()
         rivals = [entity for entity, row in enumerate(scores) if max(row) > 0.0]
         row = [0.0] * len(scores)

@@ -1,4 +1,4 @@
-"""The adjusted Rand index of each image, and means over images that are the same on any number of processes."""
+"""The adjusted Rand index of each image, and means over images that do not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ AnyMetric = TypeVar("AnyMetric", bound=Metric)
 
 
 def to_device(metric: AnyMetric, device: torch.device) -> AnyMetric:
-    """Moves ``metric`` to ``device``, except to Apple's GPUs: they have no float64, so there it stays on the CPU."""
+    """Moves ``metric`` to ``device``. For Apple's GPUs, which have no float64, it stays on the CPU."""
     return metric if device.type == "mps" else metric.to(device)
 
 
 def slot_of_pixel(masks: Tensor) -> Tensor:
-    """Returns the slot with the largest of ``masks`` (B, K, H, W) at every pixel, the first of equals: (B, H, W)."""
-    return masks.max(dim=1).indices  # a CPU takes five times as long for argmax over another axis than the last
+    """Returns the slot with the largest of ``masks`` (B, K, H, W) at every pixel, the first if equal: (B, H, W)."""
+    return masks.max(dim=1).indices  # argmax over an axis other than the last takes a CPU five times as long
 
 
 def contingency_table(label: Tensor, assignment: Tensor, entities: int, slots: int) -> Tensor:
@@ -63,9 +63,9 @@ def adjusted_rand_index(
 
     .. math:: \frac{r - ab / n(n-1)}{(a+b)/2 - ab / n(n-1)}, \quad r = \sum_{ij} n_{ij} (n_{ij} - 1)
 
-    Here :math:`n_{ij}` is the number of pixels of true entity i in slot j, and n that of all pixels. The sums a and b
-    are like r, over the rows :math:`\sum_j n_{ij}` and the columns :math:`\sum_i n_{ij}` of the table. The result
-    equals the metric of the reference code wherever that is not 0/0.
+    Here :math:`n_{ij}` is the number of pixels of true entity i in slot j, and n is the number of all pixels. The sums
+    a and b are like r, but over the row sums :math:`\sum_j n_{ij}` and the column sums :math:`\sum_i n_{ij}`. The
+    result equals the metric of the reference code wherever that is not 0/0.
 
     References:
         | Comparing partitions (Hubert & Arabie, 1985)
@@ -75,7 +75,7 @@ def adjusted_rand_index(
         label: true entity of every pixel, ``(B, H, W)`` integers >= 0; 0 is the background.
         assignment: slot of every pixel, ``(B, H, W)`` integers >= 0.
         foreground: count only the pixels whose label is not 0, whatever slot they are in.
-        entities, slots: above every label and every assignment. None: they are looked at, which waits for a GPU.
+        entities, slots: above every label and every assignment. None: found in the tensors, which waits for a GPU.
 
     Returns:
         ``(B,)`` in float64. 1 where the denominator is 0 (both segmentations are one piece, or both all single pixels);
@@ -120,13 +120,13 @@ def _above(x: Tensor) -> int:
 
 
 class MeanOverCounted(Metric):
-    """Averages numbers over the images that have one, the same on any number of processes.
+    """Averages values over the images that have them, with the same result on any number of processes.
 
-    A subclass's ``update`` calls :meth:`add`, and its ``compute`` calls :meth:`mean`. ``images_skipped`` says after
-    that how many images had no number, on all processes. With none that has one the mean is NaN.
+    A subclass's ``update`` calls :meth:`add`, and its ``compute`` calls :meth:`mean`. After that, ``images_skipped`` is
+    the number of images without values on all processes. The mean is NaN if no image has values.
 
     Args:
-        shape: of what each image has.
+        shape: of each image's values.
     """
 
     full_state_update = False
@@ -144,16 +144,16 @@ class MeanOverCounted(Metric):
             self.add_state(name, torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
 
     def add(self, values: Tensor) -> None:
-        """Adds images: ``values`` (..., B), NaN where an image has none."""
+        """Adds images with ``values`` (..., B), which are NaN for an image without values."""
         values = values.to(self.total.device)
         counted = ~values.isnan()
-        of_image = counted[(0,) * (counted.ndim - 1)]  # (B,): an image has all of its numbers or none
+        of_image = counted[(0,) * (counted.ndim - 1)]  # (B,): an image has all values or none
         self.total += values.nan_to_num(nan=0.0).sum(dim=-1)
         self.images += of_image.sum()
         self.skipped += (~of_image).sum()
 
     def mean(self) -> Tensor:
-        """Returns the means, float64, of the shape of what each image has."""
+        """Returns the means, float64, in the shape of an image's values."""
         self.images_skipped = int(self.skipped)
         return self.total / self.images
 
@@ -162,7 +162,7 @@ class MeanAdjustedRandIndex(MeanOverCounted):
     """Averages :func:`adjusted_rand_index` over images; those without any counted pixel are left out.
 
     Args:
-        foreground: leave out the background, as in the paper; else count all pixels.
+        foreground: leave out the background, as in the paper; False: count all pixels.
 
     Example:
         >>> metric = MeanAdjustedRandIndex()
@@ -179,7 +179,7 @@ class MeanAdjustedRandIndex(MeanOverCounted):
     def update(self, label: Tensor, masks: Tensor) -> None:
         """Adds images: true ``label`` (B, H, W), and ``masks`` (B, K, H, W) whose largest over K takes the pixel."""
         device = self.total.device
-        entities = 256 if label.dtype == torch.uint8 and reading_waits(label) else None  # no need to look at them
+        entities = 256 if label.dtype == torch.uint8 and reading_waits(label) else None  # known without reading them
         label, assignment = label.to(device), slot_of_pixel(masks).to(device)
         self.add(adjusted_rand_index(label, assignment, self.foreground, entities, slots=masks.shape[1]))
 
@@ -191,8 +191,7 @@ class MeanAdjustedRandIndex(MeanOverCounted):
 class MeanTrace(Metric):
     """Averages the terms of the loss over images, at every refinement step.
 
-    Lightning's own mean over processes divides by a whole number, so it is off where they have different numbers of
-    images.
+    Lightning's own mean over processes is wrong where they have different numbers of images.
 
     Args:
         num_iterations: T of the traces.
@@ -215,5 +214,5 @@ class MeanTrace(Metric):
         self.images += terms.shape[2]
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns ``nll``, ``kl``, ``elbo`` and ``mse``, each (T+1,), in nats and squared units of brightness."""
+        """Returns ``nll``, ``kl`` and ``elbo`` in nats and ``mse`` in squared intensities, each (T+1,)."""
         return loss_terms(*(self.total / self.images))

@@ -1,4 +1,4 @@
-"""The order in which slots are shown, so that a column means the same in every row."""
+"""The order in which slots are drawn, so that a column means the same in every row."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from iodine_pl.evaluation.metrics import contingency_table, slot_of_pixel
 
 __all__ = ["SlotOrder", "slot_order"]
 
-_MOST = 0.75  # of the background: slots that share it among them are slots of objects
+_MOST = 0.75  # share of the background that its slot must have
 
 
 class SlotOrder(NamedTuple):
-    """Says in which order the slots of one image are shown, and in which color the true entities."""
+    """Holds the order in which the slots of one image are drawn, and the colors of its true entities."""
 
     slots: list[int]
-    """All K: that of the background if there is one, those of the objects in the order of their labels, then the
+    """All K slots: that of the background if there is one, those of the objects in the order of their labels, then the
     others, the largest first."""
     background: bool
-    """Whether the first is the background's."""
+    """Whether the first slot is the background's."""
     entities: list[int]
     """The number in the palette of each true entity 0 .. L - 1, 0 for the background; empty without labels."""
 
@@ -37,9 +37,9 @@ class SlotOrder(NamedTuple):
 def slot_order(masks: Tensor, label: Tensor | None = None) -> SlotOrder:
     """Orders the slots of one image.
 
-    The background's slot is the one that has three quarters of it. Without labels the border of the image stands for
-    the background. Objects and the other slots are matched one to one so that the sum of their intersections over
-    unions is largest; an object has the number of its slot.
+    The background's slot is the one that covers at least three quarters of it. Without labels the border of the image
+    is taken as the background. Objects and the other slots are matched one to one so that the sum of their
+    intersections over unions is largest. An object gets the number of its slot.
 
     Args:
         masks: ``(K, H, W)``.
@@ -84,7 +84,7 @@ def _matched(label: Tensor, masks: Tensor, free: Sequence[int]) -> dict[int, int
 
 
 def _numbers(label: Tensor | None, matched: Sequence[int], slots: int) -> list[int]:
-    """Numbers the entities: matched ones as their slots, which come first, then those without a slot."""
+    """Numbers the entities: those with a slot like their slots, then those without a slot."""
     if label is None:
         return []
     entities = range(1, int(label.max()) + 1)

@@ -1,4 +1,4 @@
-"""The colors of slots, which a color-blind reader and a gray print can tell apart."""
+"""The colors of slots, which can be told apart by color-blind readers and in gray print."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["BACKGROUND", "as_rgb", "hexadecimal", "ink_on", "mask_image", "slot_
 BACKGROUND = "c4c4c4"
 """The color of the background and its slot."""
 
-# The hues of Okabe & Ito, but black. Neighbors differ in lightness too. None is a pure color, as generated objects are.
+# The hues of Okabe & Ito without black. Neighbors also differ in lightness. Pure colors are left to generated objects.
 _HUES = ("0072b2", "e69f00", "009e73", "f0e442", "cc79a7", "d55e00", "56b4e9")
 _DARKER = 0.55  # from one round of hues to the next
 
 
 def slot_palette(count: int) -> Tensor:
-    """Returns colors ``(count, 3)`` in [0, 1]: number 0 is the background's gray, the others are of objects.
+    """Returns colors ``(count, 3)`` in [0, 1]: number 0 is the background's gray, the others are for objects.
 
     References:
         | Color Universal Design (Okabe & Ito, 2008)

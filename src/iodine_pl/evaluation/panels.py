@@ -1,4 +1,4 @@
-"""Pictures of a decomposition: tensors in, figure arrays out."""
+"""Pictures of a decomposition: tensors in, images as arrays out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from iodine_pl.result import Decomposition
 __all__ = ["COLUMNS", "Row", "draw_rows", "refinement_panel", "slot_images", "slot_panel", "slot_rows"]
 
 COLUMNS = "input, reconstruction, true and found segmentation, foreground ARI, and every slot on white"
-"""What stands in the columns of :func:`slot_panel` and :func:`refinement_panel` of labelled images, in words."""
+"""Describes the columns of :func:`slot_panel` and :func:`refinement_panel` for labeled images."""
 
 
 class Row(NamedTuple):
@@ -36,9 +36,9 @@ class Row(NamedTuple):
     background: bool
     """Whether the first slot is the background's."""
     name: str = ""
-    """Stands before the row."""
+    """Drawn before the row."""
     marked: Tensor | None = None
-    """``(H, W)`` bool: what is outlined in image and reconstruction."""
+    """``(H, W)`` bool: region to outline in image and reconstruction."""
 
 
 def slot_images(result: Decomposition) -> Tensor:
@@ -52,14 +52,14 @@ def slot_panel(
 ) -> Pixels:
     """Draws one row per image, with the columns of :data:`COLUMNS`.
 
-    A column and a color mean the same in every row: gray is the background's slot, which is left out where slots share
-    the background.
+    A column and a color mean the same in every row. Gray is the background's slot; there is none where several slots
+    share the background.
 
     Args:
         images: ``(B, C, H, W)`` in [0, 1], or sequences ``(B, T+1, C, H, W)``, whose last frame is shown.
         result: their decomposition.
-        label: true entity of every pixel, ``(B, H, W)``, or ``(B, T+1, H, W)`` of sequences; 0 is the background.
-        marked: what is outlined in image and reconstruction, ``(B, H, W)`` bool.
+        label: true entity of every pixel, ``(B, H, W)``, or ``(B, T+1, H, W)`` for sequences; 0 is the background.
+        marked: regions to outline in image and reconstruction, ``(B, H, W)`` bool.
 
     Returns:
         ``(height, width, 3)`` uint8.
@@ -76,8 +76,8 @@ def slot_rows(
     """Returns the rows of :func:`slot_panel`.
 
     Args:
-        images, result, label: as there.
-        orders: of the slots of each image; None: their own.
+        images, result, label: as in :func:`slot_panel`.
+        orders: of the slots of each image; None: by :func:`slot_order`.
     """
     images = images if images.ndim == 4 else images[:, -1]
     label = label if label is None or label.ndim == 3 else label[:, -1]
@@ -106,15 +106,15 @@ def refinement_panel(
     mean: Decomposition | None = None,
     image: int = 0,
 ) -> Pixels:
-    """Draws one image over the refinement steps: a row per step, the initial state on top, columns as
+    """Draws one image over the refinement steps: a row per step, the initial state on top, with the columns of
     :func:`slot_panel`. The order of the slots is that of the last step.
 
     Args:
         images: ``(B, C, H, W)`` in [0, 1], or sequences ``(B, T+1, C, H, W)``, with a frame for each step.
         steps: the decompositions at every step, each decoded from a sample of its posterior.
-        label: as :func:`slot_panel`.
-        mean: the last step, decoded from the posterior's mean; the last row.
-        image: which of the batch.
+        label: as in :func:`slot_panel`.
+        mean: the last step decoded from the posterior's mean, drawn as the last row.
+        image: index in the batch.
     """
     one = slice(image, image + 1)
     shown = [step.select(one) for step in (*steps, *([] if mean is None else [mean]))]
@@ -138,7 +138,7 @@ def draw_rows(rows: Sequence[Row], names: str = "") -> Pixels:
 
     Args:
         rows: at least one.
-        names: the head of the rows' names.
+        names: head of the column with the rows' names.
     """
     labelled, named = any(row.truth is not None for row in rows), any(row.name for row in rows)
     behind = any(row.background for row in rows)

@@ -1,4 +1,4 @@
-"""What a slot's latent says of its object, read out by one linear layer (section 4.3 of the paper)."""
+"""Predicts the factors of an object from its slot's latent by one linear layer (section 4.3 of the paper)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from iodine_pl.evaluation.extra import require_experiments
 __all__ = ["FactorKind", "LinearProbe", "factor_sizes"]
 
 FactorKind = Literal["scalar", "angle", "category"]
-"""``scalar``: numbers, any count of them; ``angle``: one in radians, learned as its cosine and sine; ``category``: a
-code from 0."""
+"""``scalar``: one or more numbers; ``angle``: in radians, predicted as cosine and sine; ``category``: a code from 0."""
 
 Array = NDArray[np.float64]
 
 
 def factor_sizes(factors: Mapping[str, NDArray[Any]], kinds: Mapping[str, FactorKind]) -> dict[str, int]:
-    """Returns how many outputs each factor needs; codes that do not occur count as far as the largest that does."""
+    """Returns the number of outputs of each factor; a category has as many as its largest code + 1."""
     sizes = {}
     for name, kind in kinds.items():
         values = factors[name].reshape(len(factors[name]), -1)
@@ -35,8 +34,8 @@ class LinearProbe:
     """Maps the latent of a slot to all factors of its object by ``latents @ weight + bias``.
 
     Args:
-        kinds: factor -> what it is; its outputs stand in this order.
-        sizes: factor -> number of its outputs: C for a category of C codes, 2 for an angle.
+        kinds: factor -> kind, in the order of the outputs.
+        sizes: factor -> number of outputs: C for a category of C codes, 2 for an angle.
         weight: ``(D, outputs)``.
         bias: ``(outputs,)``.
 
@@ -56,13 +55,13 @@ class LinearProbe:
     ) -> LinearProbe:
         """Fits each factor: scalars and angles by least squares, categories by cross-entropy.
 
-        The cross-entropy has the usual small ridge (1/2 of the squared norm over all objects, of latents in units of
-        their standard deviation), without which it would have no minimum where the categories come apart.
+        The cross-entropy has a small ridge penalty (1/2 of the squared norm over all objects, for latents in units of
+        their standard deviation). Without it there would be no minimum where the categories are separable.
 
         Args:
             latents: ``(N, D)``, one for each object.
             factors: name -> ``(N, ...)``.
-            kinds: which factors, and what they are.
+            kinds: factor -> kind; other factors are ignored.
 
         Raises:
             ImportError: if scikit-learn is not installed.
@@ -83,16 +82,16 @@ class LinearProbe:
                 continue
             codes = factors[name].reshape(-1).astype(int)
             found = np.zeros((affine.shape[1], sizes[name]))
-            found[-1] = -1e3  # a code that was not seen is never said
+            found[-1] = -1e3  # a code that was not seen is never predicted
             seen = np.unique(codes)
             if len(seen) == 1:
                 found[-1, seen] = 0.0
             else:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", ConvergenceWarning)  # the last per mille of a convex loss
+                    warnings.simplefilter("ignore", ConvergenceWarning)  # only the last 0.1 % of a convex loss
                     fitted = LogisticRegression(max_iter=500).fit(inputs, codes)
                 slopes, offsets = fitted.coef_, fitted.intercept_
-                if len(seen) == 2:  # scikit-learn has the second of two classes alone
+                if len(seen) == 2:  # scikit-learn fits only the second of two classes
                     slopes, offsets = np.concatenate([-slopes, slopes]) / 2, np.concatenate([-offsets, offsets]) / 2
                 found[:-1, seen], found[-1, seen] = slopes.T, offsets
             maps.append(found)
@@ -101,15 +100,15 @@ class LinearProbe:
         return cls(kinds, sizes, weight, joined[-1] - center @ weight)
 
     def outputs(self, latents: NDArray[Any]) -> dict[str, Array]:
-        """Returns factor -> its outputs ``(N, size)``: numbers, cosine and sine, or logits."""
+        """Returns the outputs ``(N, size)`` of each factor: numbers, cosine and sine, or logits."""
         joined = latents.astype(np.float64) @ self.weight + self.bias
         ends = np.cumsum(list(self.sizes.values()))
         return dict(zip(self.kinds, np.split(joined, ends[:-1], axis=1), strict=True))
 
     def score(self, latents: NDArray[Any], factors: Mapping[str, NDArray[Any]]) -> dict[str, float]:
-        """Returns R2 of scalars and angles, mean over their numbers, and the accuracy of categories.
+        """Returns R2 of scalars and angles, averaged over their numbers, and the accuracy of categories.
 
-        R2 is 1 - mean squared error / variance of these objects: 0 for always saying the mean, negative for worse.
+        R2 is 1 - mean squared error / variance of these objects: 0 for always predicting the mean, negative for worse,
         NaN for a number that is the same in all objects.
         """
         scores = {}
@@ -125,7 +124,7 @@ class LinearProbe:
         return scores
 
     def loss(self, latents: NDArray[Any], factors: Mapping[str, NDArray[Any]]) -> float:
-        """Returns the released code's loss, mean over objects: squared errors summed, cross-entropy in nats."""
+        """Returns the released code's loss, averaged over objects: summed squared errors and cross-entropy in nats."""
         total = 0.0
         for name, output in self.outputs(latents).items():
             if self.kinds[name] == "category":

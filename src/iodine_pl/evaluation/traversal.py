@@ -1,4 +1,4 @@
-"""Scenes decoded again with one latent at other values."""
+"""Latent traversals: scenes decoded with one latent at other values."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ __all__ = ["kl_of_latents", "traverse"]
 
 
 def kl_of_latents(mean: Tensor, std: Tensor, prior_scale: float) -> Tensor:
-    """Returns the KL to the prior of each latent of a slot in nats: ``(D,)`` of ``(D,)``."""
+    """Returns the KL of each latent of a slot to the prior, in nats, ``(D,)``."""
     ratio = (std / prior_scale).square()
     return 0.5 * (ratio + (mean / prior_scale).square() - 1.0 - ratio.log())
 
 
 def traverse(model: Any, latents: Tensor, slot: int, latent: int, values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Decodes a scene again with one latent of one slot at other values, all else as it is.
+    """Decodes a scene with one latent of one slot at other values and everything else unchanged.
 
     Args:
-        model: with ``decode``.
+        model: has a method ``decode``.
         latents: of all slots, ``(K, D)``.
-        slot, latent: which one.
-        values: ``(N,)``.
+        slot, latent: indices of the latent that changes.
+        values: its values, ``(N,)``.
         size: height and width.
 
     Returns:

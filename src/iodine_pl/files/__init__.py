@@ -1,1 +1,1 @@
-"""Files and addresses, of any content: nothing here knows a model or a dataset."""
+"""Reads, writes and downloads files, without knowledge of models or datasets."""

@@ -1,4 +1,4 @@
-"""The one way to write a file, or a folder of files: after it, all is whole or as it was before."""
+"""Writes files and folders atomically: afterwards they are complete, or as they were before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["WriteError", "folder_written_beside", "move_into_place", "remedy_of"
 
 
 class WriteError(OSError):
-    """Says why a file cannot be written and what to do."""
+    """Says why a file cannot be written, and what to do."""
 
     def __str__(self) -> str:
         return str(self.strerror)
@@ -24,15 +24,15 @@ class WriteError(OSError):
 
 @contextmanager
 def written_beside(path: Path, shared: bool = False) -> Iterator[Path]:
-    """Yields a path beside ``path`` to write to. The file there takes the name ``path`` when the block ends.
+    """Yields a path beside ``path`` to write to. The file is renamed to ``path`` when the block ends.
 
     A kill or a power cut leaves the old file or the new one. An error leaves the old file, and nothing beside it.
 
     Args:
         path: the file. Its folder is made if there is none.
-        shared: whether other processes may write the same file at the same time. Each then writes to a name of its own,
-            and takes away what processes left in the folder that were killed on this host. Otherwise the name is fixed,
-            and what a kill left is written over.
+        shared: whether other processes may write the same file at the same time. If so, each process writes to its own
+            name and deletes what killed processes of this host left in the folder. Otherwise the name is fixed, and
+            what a kill left is overwritten.
 
     Raises:
         WriteError: if the disk is full, or the folder may not be written to.
@@ -54,13 +54,13 @@ def written_beside(path: Path, shared: bool = False) -> Iterator[Path]:
         size = f". {written / 1e6:.1f} MB of it were written; the file before is as it was" if written else ""
         raise WriteError(error.errno, f"{path} cannot be written: {remedy}{size}") from error
     finally:
-        with suppress(OSError):  # of a folder that is none
+        with suppress(OSError):  # the path may not be a folder
             partial.unlink(missing_ok=True)
 
 
 def remedy_of(error: OSError, folder: Path) -> str | None:
-    """Returns what is wrong with a folder that cannot be written to, and what to do; None if it is something else."""
-    code, text = error.errno, str(error)  # HDF5 gives some of its errors as text alone
+    """Returns why a folder cannot be written to, and what to do; None for other errors."""
+    code, text = error.errno, str(error)  # some errors of HDF5 are only text
     if code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or "quota" in text:
         return f"no space is left for it in {folder}. Free some, or name another folder"
     if code == errno.EFBIG or "File too large" in text:
@@ -77,8 +77,8 @@ def _host() -> str:
 
 
 def _take_away_left(folder: Path) -> None:
-    """Deletes the partial files of processes of this host that are gone. They may be large, and listings hide them."""
-    if os.name != "posix":  # elsewhere there is no harmless way to ask for a process
+    """Deletes the partial files of dead processes of this host. They may be large, and listings hide them."""
+    if os.name != "posix":  # on Windows a process cannot be probed safely
         return
     for file in folder.glob(".*.partial"):
         found = re.fullmatch(rf"\..+\.{re.escape(_host())}\.(\d+)\.[0-9a-f]{{8}}\.partial", file.name)
@@ -97,7 +97,7 @@ def _lives(process: int) -> bool:
 
 
 def move_into_place(partial: Path, path: Path) -> None:
-    """Renames a finished file of the same folder to ``path``, after its content is on the disk.
+    """Syncs a finished file of the same folder to the disk and renames it to ``path``.
 
     Raises:
         OSError: if it cannot be renamed, or the disk is full.
@@ -110,15 +110,15 @@ def move_into_place(partial: Path, path: Path) -> None:
 
 @contextmanager
 def folder_written_beside(path: Path) -> Iterator[Path]:
-    """Yields an empty folder beside ``path`` to write files to. It takes the name ``path`` when the block ends.
+    """Yields an empty folder beside ``path`` to write files to. It is renamed to ``path`` when the block ends.
 
     An error leaves nothing. What a kill left is deleted when the same folder is written again.
 
     Args:
-        path: the folder, which must not exist. Its own folder is made if there is none.
+        path: the folder, which must not exist. Its parent is made if there is none.
 
     Raises:
-        FileExistsError: if there is one.
+        FileExistsError: if the folder exists.
         OSError: if something cannot be written.
     """
     if path.exists():
@@ -139,7 +139,7 @@ def folder_written_beside(path: Path) -> Iterator[Path]:
 
 
 def _keep_names(path: Path) -> None:
-    """Brings the names of the files in a folder to the disk."""
+    """Syncs the names of the files in a folder to the disk."""
     try:
         folder = os.open(path, os.O_RDONLY)
     except OSError:  # Windows opens no folders

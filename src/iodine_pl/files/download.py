@@ -1,4 +1,4 @@
-"""Reads a file from a web server while it comes in, keeping what has come, so that nothing is fetched twice."""
+"""Reads a file from a web server as a stream and keeps the received bytes, so that nothing is fetched twice."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from iodine_pl.files.tensorflow.tfrecord import looks_like_records
 __all__ = ["Download", "DownloadError", "download_zip", "sha256_of"]
 
 _TIMEOUT = 60.0  # seconds without a byte
-_ATTEMPTS = 5  # in a row that bring nothing
-_PAUSE = 1.0  # seconds before the second of them, doubled for each further one
+_ATTEMPTS = 5  # consecutive ones without a byte
+_PAUSE = 1.0  # seconds before the second attempt, doubled for each further one
 _LARGEST = 1 << 30  # bytes
 
 
 class DownloadError(OSError):
-    """Says what is wrong with a server's answer and what to do."""
+    """Says what is wrong with a server's answer, and what to do."""
 
 
 class Download:
-    """Reads a file from a server as an open file is read; only as far as it is read, it is fetched.
+    """Reads a file from a server like an open file, and fetches only what is read.
 
-    What has come is kept beside, so that reading it again after an interruption begins there and goes on in the
-    network. A connection that breaks off is taken up again where it was, also of a server that knows no ranges.
+    The received bytes are kept in a file. After an interruption they are read from there, and the download continues
+    after them. A broken connection is resumed where it ended, even if the server does not support ranges.
 
     Args:
         url: of the file.
-        kept: where the bytes are kept. A file from before is gone on with.
+        kept: where the bytes are kept. If the file exists, the download continues after it.
         looks_right: tells from the first bytes whether this can be the file; by default, whether it has TFRecords.
 
     Attributes:
-        total: bytes of the whole file as the server says; None if it does not.
+        total: size of the whole file in bytes as the server states it; None if it does not.
 
     Raises:
         DownloadError: if the server does not answer, has no such file, sends something else or less than it says.
@@ -59,7 +59,7 @@ class Download:
 
     @property
     def here(self) -> int:
-        """Bytes that have come so far."""
+        """Number of bytes received so far."""
         return self._here
 
     def __enter__(self) -> Download:
@@ -82,7 +82,7 @@ class Download:
         self._file.close()
 
     def read(self, count: int, /) -> bytes:
-        """Returns up to ``count`` bytes, none at the end of the file."""
+        """Returns up to ``count`` bytes; an empty string at the end of the file."""
         if self._at < self._here:
             self._file.seek(self._at)
             data = self._file.read(min(count, self._here - self._at))
@@ -94,7 +94,7 @@ class Download:
         return data
 
     def _fetch(self, count: int) -> bytes:
-        """Returns the next bytes from the network, connecting anew as often as that brings something."""
+        """Returns the next bytes from the network, and reconnects as long as that brings bytes."""
         for attempt in range(_ATTEMPTS):
             if self.total is not None and self._here >= self.total:
                 return b""
@@ -113,7 +113,7 @@ class Download:
             if data:
                 return data
             if self.total is None and self._response is not None:
-                return b""  # the server said nothing of a length, so this is the end
+                return b""  # the server did not state a length, so this is the end
             self._disconnect()
         raise DownloadError(
             f"{self.url}: the server says that the file has {self.total} bytes, but sends {self._here} and no more. "
@@ -153,7 +153,7 @@ class Download:
             return
         self._know(None if length is None else int(length))
         skipped = 0
-        while skipped < self._here:  # a server without ranges begins at the beginning
+        while skipped < self._here:  # a server without ranges starts from the beginning
             data = response.read(min(1 << 20, self._here - skipped))
             if not data:
                 self._disconnect()
@@ -163,7 +163,7 @@ class Download:
             self._begin(response)
 
     def _begin(self, response: HTTPResponse) -> None:
-        """Looks at the first bytes before anything is kept."""
+        """Checks the first bytes before any are kept."""
         first = response.read(1 << 10)
         if not self._looks_right(first):
             kind = response.headers.get("Content-Type", "something")
@@ -194,10 +194,10 @@ def download_zip(url: str, kept: Path) -> None:
 
     Args:
         url: of the file.
-        kept: the file to write; one from before is gone on with.
+        kept: the file to write; if it exists, the download continues after it.
 
     Raises:
-        DownloadError: as :class:`Download` does, and if the file is no zip file or has more than 1 GiB.
+        DownloadError: as :class:`Download`, and if the file is not a zip file or has more than 1 GiB.
     """
     with (
         Download(url, kept, _looks_like_zip) as download,

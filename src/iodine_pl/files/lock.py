@@ -1,4 +1,4 @@
-"""A lock that ends with the process that has it, however that ends."""
+"""A lock that is released when its process ends, in any way."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["Lock", "LockedError"]
 
 
 class LockedError(RuntimeError):
-    """Says which process has a lock."""
+    """Says which process holds a lock."""
 
 
 class Lock:
-    """Holds a lock file, which names this process. The system gives the lock back when the process is gone.
+    """Holds a lock file, which names this process. The system releases the lock when the process ends.
 
-    Where the file system knows no locks there is none.
+    On a file system without locks it has no effect.
     """
 
     def __init__(self, path: Path, number: int) -> None:
@@ -36,7 +36,7 @@ class Lock:
         """Takes the lock ``path``.
 
         Raises:
-            LockedError: if another process has it.
+            LockedError: if another process holds it.
             OSError: if the file cannot be written.
         """
         while True:
@@ -49,7 +49,7 @@ class Lock:
                 if error.errno in (errno.EACCES, errno.EAGAIN):
                     raise LockedError(holder or "another process") from error
                 raise
-            with suppress(FileNotFoundError):  # its last holder may have taken it away after it was opened here
+            with suppress(FileNotFoundError):  # its last holder may have deleted it after it was opened here
                 if os.path.samestat(os.fstat(number), path.stat()):
                     break
             os.close(number)
@@ -58,7 +58,7 @@ class Lock:
         return cls(path, number)
 
     def release(self) -> None:
-        """Takes the file away, and gives the lock back; a copy of it in another process does nothing."""
+        """Deletes the file and releases the lock; a copy of this object in another process does nothing."""
         if self._process == os.getpid():
             self._path.unlink(missing_ok=True)
             os.close(self._number)
@@ -67,7 +67,7 @@ class Lock:
 def _take(number: int) -> None:
     try:
         if fcntl is not None:
-            # A record lock: a process that is forked from this one, as those that load data are, has no part in it.
+            # A record lock is not inherited by forked processes, such as those that load data.
             fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):

@@ -1,4 +1,4 @@
-"""Reads pictures of any size, cuts squares out of them and resizes these."""
+"""Reads pictures of any size, and crops and resizes squares."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PictureError(ValueError):
 
 
 def read_picture(path: str | Path) -> Image.Image:
-    """Reads a picture as it is seen: turned as its camera says, transparent parts on white.
+    """Reads a picture as a viewer shows it: rotated as the camera recorded, transparent parts on white.
 
     Returns:
         A picture of mode ``L`` (gray) or ``RGB``, 8 bits per channel.
@@ -33,7 +33,7 @@ def read_picture(path: str | Path) -> Image.Image:
         raise PictureError(f"there is no picture {path}")
     try:
         with Image.open(path) as image:
-            # A PNG or TIFF file of three channels with 16 bits opens as RGB; only its way of decoding tells.
+            # A PNG or TIFF file of three channels with 16 bits opens as RGB; only its raw mode shows the 16 bits.
             if image.mode.startswith(_DEEP) or any(";16" in str(tile[3]) for tile in image.tile):
                 raise PictureError(f"{path} has more than 8 bits per channel: convert it to 8 bits first")
             return opaque(ImageOps.exif_transpose(image))
@@ -68,14 +68,14 @@ def picture_of(values: NDArray[np.generic], name: str = "an image") -> Image.Ima
         name: of the array in an error.
 
     Raises:
-        PictureError: if shape, type or range is another.
+        PictureError: if shape, type or range differ.
     """
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
     if (values.ndim != 2 and (values.ndim != 3 or values.shape[2] != 3)) or 0 in values.shape:
         raise PictureError(f"{name} has the shape {values.shape}, expected was (H, W), (H, W, 1) or (H, W, 3)")
     if values.dtype.kind == "f":
-        if not (values.min() >= 0 and values.max() <= 1):  # also false of NaN
+        if not (values.min() >= 0 and values.max() <= 1):  # also true for NaN
             raise PictureError(f"{name} has values from {values.min():g} to {values.max():g}: scale them to [0, 1]")
         values = np.rint(values.astype(np.float32) * 255).astype(np.uint8)
     if values.dtype != np.uint8:
@@ -95,7 +95,7 @@ def cut_square(
         name: of the picture in an error.
 
     Raises:
-        PictureError: if the square does not lie in the picture, or ``size`` is less than 1.
+        PictureError: if the square is not inside the picture, or ``size`` is less than 1.
     """
     width, height = picture.size
     side = min(width, height)
@@ -106,5 +106,5 @@ def cut_square(
     if size < 1:
         raise PictureError(f"the size must be at least 1 pixel, got {size}")
     square = picture.crop((left, top, left + side, top + side))
-    # Where a picture shrinks, this filter takes the mean over all pixels that fall on one.
+    # When a picture shrinks, this filter averages all pixels that fall on one.
     return square if size == side else square.resize((size, size), Image.Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""Reads a checkpoint of the reference code (TensorFlow 1): arguments, parameters, Adam's moments, updates done."""
+"""Reads a checkpoint of the reference code (TensorFlow 1): arguments, parameters, Adam's moments, number of updates."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ _ALIKE = {"image_channels": 3, "coordinate_frequencies": 3}  # in all released n
 
 
 class Official(NamedTuple):
-    """Holds what a checkpoint of the reference code says."""
+    """Holds the content of a checkpoint of the reference code."""
 
     arguments: dict[str, Any]
-    """Of :class:`iodine_pl.IODINE`."""
+    """Arguments of :class:`iodine_pl.IODINE`."""
     parameters: dict[str, Tensor]
-    """Every parameter of that model, by its name."""
+    """Name -> parameter, for all parameters of that model."""
     network: Network | None
-    """Which of the released networks it is, by its architecture."""
+    """The released network that has this architecture."""
     step: int
-    """Updates that were done; 0 if the checkpoint does not say."""
+    """Number of updates; 0 if the checkpoint does not have it."""
     moments: dict[str, tuple[Tensor, Tensor]]
     """Parameter -> Adam's two moments; empty if the checkpoint has none."""
     unused: tuple[str, ...]
-    """Variables of the factor probe, which is no part of the model."""
+    """Variables of the factor probe, which is not part of the model."""
 
     def describe(self) -> str:
-        """Says in a few lines what was found and what becomes of it."""
+        """Returns a few lines about what was found and how it is used."""
         released = "no released network" if self.network is None else f"the released network {self.network}"
         slots = self.arguments.get("num_slots", NETWORKS[self.network or "tetrominoes"]["num_slots"])
         lines = {
             "architecture": f"that of {released}, {sum(x.numel() for x in self.parameters.values()):,} parameters",
             "variables used": f"{len(self.parameters)}",
-            "slots": f"{slots}, which is not in the file: any other number can be asked for",
+            "slots": f"{slots}, which is not in the file; each call can take another number",
             "updates done": f"{self.step:,}",
             "moments of Adam": f"of {len(self.moments)} variables" if self.moments else "none",
             "factor probe": "not used: " + ", ".join(self.unused) if self.unused else "none",
@@ -59,21 +59,21 @@ class Official(NamedTuple):
 def read_official(
     source: str | Path | Mapping[str, ArrayLike], folder: str | None = None, **arguments: Any
 ) -> Official:
-    """Reads what a checkpoint of the reference code holds; :meth:`iodine_pl.IODINE.from_official` makes the model.
+    """Reads a checkpoint of the reference code; :meth:`iodine_pl.IODINE.from_official` makes the model.
 
-    The architecture is read off names and shapes of the variables. What these do not tell (number of slots and
-    refinement steps, pixel distribution, training) is that of the released network of this architecture, else IODINE's
-    default.
+    The architecture is inferred from names and shapes of the variables. Everything else (number of slots and refinement
+    steps, pixel distribution, training) is that of the released network with this architecture, or IODINE's default.
 
     Args:
         source: the checkpoint, as :func:`iodine_pl.files.tensorflow.checkpoints.read_checkpoint` takes it; or its
             variables by name: convolutions HWIO, linear layers in x out.
-        folder: of several in ``source``, such as ``clevr6``.
-        arguments: of IODINE, in place of those.
+        folder: which folder to take if ``source`` has several, such as ``clevr6``.
+        arguments: of IODINE; replace those found.
 
     Raises:
         FileNotFoundError: if there is no such checkpoint.
-        ValueError: if it cannot be read, or naming every variable that is missing, unknown, misshapen or not finite.
+        ValueError: if it cannot be read, or has variables that are missing, unknown, misshapen or not finite; the
+            message names them all.
     """
     if isinstance(source, Mapping):
         return _from_variables(source, arguments)

@@ -1,6 +1,6 @@
-"""The reference code's variables: how they are named and laid out, and what they tell of the architecture.
+"""The reference code's variables: their names, their layout, and the architecture that follows from them.
 
-No model is made for that: names and shapes follow from the arguments of :class:`iodine_pl.IODINE`.
+No model is needed: names and shapes follow from the arguments of :class:`iodine_pl.IODINE`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _NORM = "model/iodine/preprocess/layer_norm"
 
 
 class Variable(NamedTuple):
-    """Says which parameter a variable is."""
+    """Describes the parameter that a variable holds."""
 
     parameter: str
     """Its name in :class:`iodine_pl.IODINE`."""
     shape: tuple[int, ...]
-    """In PyTorch's order of axes."""
+    """Its shape in PyTorch's order of axes."""
 
 
 def infer_arguments(variables: Mapping[str, ArrayLike]) -> dict[str, Any]:
-    """Returns the arguments of IODINE that names and shapes of the reference code's variables tell.
+    """Infers arguments of IODINE from names and shapes of the reference code's variables.
 
     Raises:
-        ValueError: naming a variable that is missing or of a shape that no IODINE has.
+        ValueError: if a variable is missing or has a shape that no IODINE has; the message names it.
     """
     shapes = {name: np.shape(value) for name, value in variables.items()}
 
@@ -132,10 +132,10 @@ def in_our_layout(
     Args:
         variables: from TensorFlow's variable name to array: convolutions HWIO, linear layers in x out.
         arguments: as :func:`variables_of` takes them.
-        suffix: what the variables' names had in the file, for the message.
+        suffix: of the variables' names in the file, for the message.
 
     Raises:
-        ValueError: naming every missing, unknown, misshapen or not finite variable.
+        ValueError: if variables are missing, unknown, misshapen or not finite; the message names them all.
     """
     expected = variables_of(arguments)
     problems = [f"missing {name}{suffix}" for name in expected if name not in variables]

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a run: what it is, scores, slots over the refinement steps, traversals, curves and
+"""One self-contained HTML page about a run: settings, scores, slots over the refinement steps, traversals, curves and
 experiments."""
 
 from iodine_pl.report.page import write_report

@@ -23,17 +23,17 @@ _SHOWN = {
     "val/mask_entropy": "entropy of the masks (nats)",
     "val/slots_used": "slots used",
 }
-_WIDTH, _HEIGHT = 270.0, 120.0  # of a chart within its axes, in its own units
-_MOST = 200  # points of a curve; of more, means are drawn
+_WIDTH, _HEIGHT = 270.0, 120.0  # of a chart inside its axes, in SVG units
+_MOST = 200  # points of a curve; longer curves are averaged
 
 
 class Events(NamedTuple):
-    """Holds what the event files of a run say."""
+    """Holds the content of a run's event files."""
 
     points: Mapping[str, Mapping[int, float]]
     """Scalar -> update -> value."""
     seconds: float
-    """Of training and validation, over all commands that went on with the run; 0 if none is known."""
+    """Seconds of training and validation, over all commands that continued the run; 0 if unknown."""
     speed: float | None
     """Median of the images per second."""
 
@@ -58,8 +58,9 @@ def read_events(run: Path) -> Events:
 
 
 def charts_of(runs: Sequence[Events]) -> list[dict[str, Any]]:
-    """Returns a chart for each scalar that a run has: ``title``, ``curves`` (one of each run that has it, with its
-    number, the points of a line, and dots where these are few), ``x`` and ``y``: ticks with their place and their text.
+    """Returns a chart for each scalar: ``title``, ``curves``, and the ticks ``x`` and ``y`` with position and text.
+
+    There is a curve for each run that has the scalar: the run's number, the points of a line, dots if these are few.
     """
     return [
         _chart(title, [run.points.get(name, {}) for run in runs])
@@ -92,7 +93,7 @@ def _chart(title: str, curves: Sequence[Mapping[int, float]]) -> dict[str, Any]:
 
 
 def _limits(values: Any) -> tuple[float, float]:
-    """Returns the range that is shown: the first losses are far from all others."""
+    """Returns the range to show, which leaves out the first losses, since they are far from all others."""
     low, high = (float(edge) for edge in (values.min(), values.max()))
     if len(values) > 10:
         inner = [float(edge) for edge in np.quantile(values, [0.03, 0.97])]

@@ -1,4 +1,4 @@
-"""The tables and pictures that the experiments of a run left."""
+"""The tables and pictures of a run's experiments."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _BUDGET = 150_000  # bytes for a picture
 
 
 def experiments_of(run: Path) -> dict[str, dict[str, Any]]:
-    """Returns of each experiment, by its title: what it is ``about``, its ``table``, and its ``pictures``, each with
+    """Returns for each experiment, by its title, the text ``about``, the ``table``, and the ``pictures``, each with
     address, name and caption.
 
     Raises:
         ValueError: if a JSON file lists no pictures.
-        OSError: if a picture that it lists cannot be read.
+        OSError: if a listed picture cannot be read.
     """
     found = {}
     for file in sorted((run / "experiments").glob("*.json")):
@@ -43,5 +43,5 @@ def shown(value: Any) -> str:
 
 
 def _beside(file: Path, name: str) -> bytes:
-    """Returns the content of a picture that a JSON file lists: no other folder's may get into the page."""
+    """Returns the content of a picture that a JSON file lists; only pictures of its own folder are allowed."""
     return (file.parent / Path(name).name).read_bytes()

@@ -34,18 +34,18 @@ def write_report(
 ) -> Path:
     """Writes the page of a run or of a checkpoint, or of two.
 
-    The scores are those of the experiment ``segmentation`` if it was made with this checkpoint, else of some test
-    images. The page needs no server and no other file.
+    The scores are those of the experiment ``segmentation`` if it was run with this checkpoint, else those of some test
+    images. The page is self-contained.
 
     Args:
         source: folder of a run (``runs/NAME/version_N``; its best checkpoint is shown, else its last, else the one that
             was tested there), or a checkpoint (path, ``last``, ``best``, shipped name or address).
-        out: the file; None: ``report.html`` in the run's folder, ``comparison.html`` of two. For a checkpoint in no
-            run: beside it, or in the current folder if the checkpoint was given by name or address.
-        config: configuration that says what the data are; None: the run's own, or those that the checkpoint names.
-        num_images: test images that are shown.
+        out: the file; None: ``report.html`` in the run's folder, ``comparison.html`` for two. For a checkpoint outside
+            of a run, the file is beside it, or in the current folder if the checkpoint was given by name or address.
+        config: configuration that names the data; None: the run's own, or the data that the checkpoint names.
+        num_images: number of test images to show.
         beside: another run or checkpoint, to compare with.
-        num_scored: test images that are scored.
+        num_scored: number of test images to score.
 
     Returns:
         The file.
@@ -107,7 +107,7 @@ def _target(source: str | Path, runs: Sequence[Run]) -> Path:
 def _parts(run: Run, num_images: int, num_scored: int) -> dict[str, Any]:
     """Decomposes test images.
 
-    The noise is keyed by the images' index, so what is shown is what the test scores of this checkpoint counted.
+    The noise is keyed by the images' index, so these are the decompositions that the test of this checkpoint scored.
     """
     data = make_data(run.settings, run.file)
     data.only_evaluates = True
@@ -126,13 +126,13 @@ def _parts(run: Run, num_images: int, num_scored: int) -> dict[str, Any]:
 
 
 def _joined(tables: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Returns name -> what each of the tables has under it, None if nothing."""
+    """Returns name -> the value in each of the tables, None where it is missing."""
     names = dict.fromkeys(name for table in tables for name in table)
     return {name: [table.get(name) for table in tables] for name in names}
 
 
 def _differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Returns setting -> its value in each run, where the values are not the same."""
+    """Returns setting -> its value in each run, for the settings that differ."""
     if len(runs) < 2:
         return {}
     joined = _joined([_flat(given(run.settings)) for run in runs])

@@ -1,4 +1,4 @@
-"""Packs pictures into a page: many tiles in one file, small enough to be sent."""
+"""Packs pictures into a page, with many tiles in one file of limited size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _QUALITIES = (92, 80, 65, 50, 35, 20)
 
 
 def atlas(tiles: Tensor) -> Pixels:
-    """Sets tiles (rows, columns, 3, H, W) in [0, 1] without gaps: ``(rows * H, columns * W, 3)``."""
+    """Joins tiles (rows, columns, 3, H, W) in [0, 1] without gaps: ``(rows * H, columns * W, 3)``."""
     rows, columns, channels, height, width = tiles.shape
     pixels = (tiles.detach().float().cpu().clamp(0, 1) * 255).round().byte().permute(0, 3, 1, 4, 2)
     joined: Pixels = pixels.reshape(rows * height, columns * width, channels).numpy()
@@ -26,13 +26,13 @@ def atlas(tiles: Tensor) -> Pixels:
 
 
 def packed(picture: Pixels | bytes, budget: int) -> str:
-    """Returns the address of a picture that is part of the page.
+    """Returns a data URL of a picture.
 
-    It is as in the original if this takes no more than ``budget`` bytes, else with as little loss as fits.
+    The picture is lossless if it takes no more than ``budget`` bytes, else it has the highest quality that fits.
 
     Args:
         picture: pixels, or the content of a picture file.
-        budget: in bytes. The last quality is taken where none fits.
+        budget: in bytes. If no quality fits, the lowest is taken.
     """
     image: Image.Image
     if isinstance(picture, bytes):
@@ -43,7 +43,7 @@ def packed(picture: Pixels | bytes, budget: int) -> str:
     for quality in (*([None] if image.width * image.height <= _EXACT else []), *_QUALITIES):
         data = io.BytesIO()
         if quality is None:
-            image.save(data, "webp", lossless=True, quality=40, method=2)  # of effort, not of loss
+            image.save(data, "webp", lossless=True, quality=40, method=2)  # effort, not loss
         else:
             image.convert("RGB").save(data, "webp", quality=quality)
         content = data.getvalue()

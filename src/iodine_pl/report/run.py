@@ -1,4 +1,4 @@
-"""What a report says of a run or a checkpoint: which it is, how it came about, and how good it is."""
+"""The facts about a run or a checkpoint in its report: identity, training and settings."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ _NOT_OF_IMAGES = (
 
 
 class Run(NamedTuple):
-    """Holds a checkpoint and what is known of it."""
+    """Holds a checkpoint and the facts about it."""
 
     title: str
     checkpoint: Path
     folder: Path | None
-    """Of the run that it lies in."""
+    """Folder of its run."""
     content: Mapping[str, Any]
-    """Of the checkpoint."""
+    """Content of the checkpoint."""
     card: Mapping[str, Any]
-    """That lies beside weights alone; empty if there is none."""
+    """Card of exported weights; empty if there is none."""
     settings: dict[str, Any]
-    """That name the data."""
+    """Settings that name the data."""
     file: Path
-    """Which has the settings."""
+    """The file with these settings."""
     model: SceneModel
     events: Events
 
@@ -67,7 +67,7 @@ def find_run(source: str | Path, config: str | Path | None) -> Run:
 
 
 def _tested(run: Path) -> Path | None:
-    """Returns the checkpoint that the command of a run without training was given; None if there was none."""
+    """Returns the checkpoint given to the command of a run without training; None if there was none."""
     file = run / "config.yaml"
     wanted = read_configuration(file).get("ckpt_path") if file.is_file() else None
     return find_weights(wanted) if wanted else None
@@ -76,7 +76,7 @@ def _tested(run: Path) -> Path | None:
 def _settings(
     checkpoint: Path, content: Mapping[str, Any], run: Path | None, config: str | Path | None
 ) -> tuple[dict[str, Any], Path]:
-    """Returns settings that name the data, and the file that they are from."""
+    """Returns settings that name the data, and their file."""
     file = Path(config) if config is not None else run and run / "config.yaml"
     if file is None and "data" in content:
         return {"data": content["data"]}, checkpoint
@@ -97,7 +97,7 @@ def _card(checkpoint: Path) -> Mapping[str, Any]:
 
 
 def facts_of(run: Run) -> dict[str, str]:
-    """Returns what is known of the making of a run, by name, in the order of the page; "" where nothing is known."""
+    """Returns the facts about the training of a run, by name, in the order of the page; "" for unknown ones."""
     arguments, origin = run.content.get("hyper_parameters", {}), run.content.get("origin", {})
     data = run.settings["data"]
     inner = data.get("init_args") or {}
@@ -157,7 +157,7 @@ def _duration(seconds: float) -> str:
 
 
 def given(settings: Any) -> Any:
-    """Leaves out what a configuration leaves to its default."""
+    """Leaves out the settings that a configuration leaves at their default."""
     if isinstance(settings, dict):
         return {name: given(value) for name, value in settings.items() if value is not None}
     return settings

@@ -30,18 +30,18 @@ class Scores(NamedTuple):
 
 
 def scores_of(run: Run, data: Any, most: int) -> Scores:
-    """Returns what the experiment ``segmentation`` found of this checkpoint in all test images; else decomposes some.
+    """Returns the scores of this checkpoint from the experiment ``segmentation``, else computes them from some images.
 
     Args:
         run: whose checkpoint is scored.
         data: its datamodule, after ``setup``.
-        most: test images to decompose.
+        most: number of test images to decompose.
     """
     return _tested(run) or _measured(run, data, most)
 
 
 def with_interval(mean: float, half: float) -> tuple[str, str]:
-    """Returns the texts of a mean and of half its interval, to two digits of the latter or four decimals.
+    """Formats a mean and half its interval, to two digits of the latter or four decimals.
 
     Example:
         >>> with_interval(0.96812, 0.0187), with_interval(2189.1, 271.4)
@@ -52,7 +52,7 @@ def with_interval(mean: float, half: float) -> tuple[str, str]:
 
 
 def _tested(run: Run) -> Scores | None:
-    """Reads the scores of the experiment, unless they are of another checkpoint."""
+    """Reads the scores of the experiment, unless they belong to another checkpoint."""
     file = run.folder / "experiments" / "segmentation.json" if run.folder is not None else Path("-")
     if not file.is_file() or file.stat().st_mtime < run.checkpoint.stat().st_mtime:
         return None

@@ -1,4 +1,4 @@
-"""The slots of test images at every refinement step, for a slider."""
+"""The slots of test images at every refinement step, for the page's slider."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _BUDGET = 700_000  # bytes
 
 
 def steps_of(batch: Mapping[str, Any], result: Decomposition) -> dict[str, Any]:
-    """Returns what the page shows of a decomposition with its steps.
+    """Returns the page's data about a decomposition with its steps.
 
     Returns:
         ``atlas``: a picture with a row of tiles for each image at each step; ``height``, ``width``: of a tile;
-        ``images``, ``last``: their number and that of the last step; ``columns``: heads of the tiles; ``ari``: for each
-        step that of each image as it is shown, empty without labels.
+        ``images``: number of images; ``last``: number of the last step; ``columns``: heads of the tiles; ``ari``: for
+        each step the text of each image's ARI, empty without labels.
     """
     images, label = batch["image"], batch.get("label")
     steps = result.steps or (result,)
-    frames = [images] * len(steps) if images.ndim == 4 else list(images.unbind(dim=1))  # a sequence has one for each
+    frames = [images] * len(steps) if images.ndim == 4 else list(images.unbind(dim=1))  # sequences: one per step
     labels = [label] * len(steps) if label is None or label.ndim == 3 else list(label.unbind(dim=1))
     last = [None] * len(frames[-1]) if labels[-1] is None else list(labels[-1])
     orders = [slot_order(masks, true) for masks, true in zip(steps[-1].masks, last, strict=True)]
@@ -51,7 +51,7 @@ def steps_of(batch: Mapping[str, Any], result: Decomposition) -> dict[str, Any]:
 
 
 def heads_of(numbers: range) -> list[dict[str, str]]:
-    """Returns name and colors of the slots with these numbers in the palette."""
+    """Returns names and colors of the slots with these numbers in the palette."""
     colors = slot_palette(numbers[-1] + 1 if numbers else 0)
     return [
         {

@@ -1,4 +1,4 @@
-"""Scenes decoded beforehand with one latent at other values, for a slider."""
+"""Scenes decoded in advance with one latent at other values, for the page's slider."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _AT_ONCE = 64  # scenes
 
 
 def traversals_of(model: SceneModel, batch: Mapping[str, Any], result: Decomposition) -> dict[str, Any] | None:
-    """Returns what the page needs to change a latent; None if the model does not decode every slot for itself.
+    """Returns the page's data for changing a latent; None if the model does not decode each slot independently.
 
     All other latents are at the posterior's mean.
 
@@ -71,7 +71,7 @@ def traversals_of(model: SceneModel, batch: Mapping[str, Any], result: Decomposi
 
 
 class Scene:
-    """Decodes a scene of which single slots change."""
+    """Decodes a scene in which one slot changes."""
 
     def __init__(self, model: Any, latents: Tensor, size: tuple[int, int]) -> None:
         self.model, self.latents, self.size = model, latents, size
@@ -118,7 +118,7 @@ def _color(images: Tensor) -> Tensor:
 
 
 def _smaller(tiles: Tensor, factor: int) -> Tensor:
-    """Takes the mean over squares of ``factor`` pixels of tiles (rows, columns, 3, H, W)."""
+    """Averages tiles (rows, columns, 3, H, W) over squares of side ``factor`` pixels."""
     if factor == 1:
         return tiles
     pooled = F.avg_pool2d(tiles.flatten(0, 1), factor, ceil_mode=True)

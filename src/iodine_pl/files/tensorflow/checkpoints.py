@@ -1,4 +1,4 @@
-"""Finds a checkpoint in a folder or a zip file and reads it. Nothing is unpacked to the disk."""
+"""Finds and reads a checkpoint in a folder or a zip file. Nothing is unpacked to the disk."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ Folder = Path | zipfile.Path
 
 _LARGEST_FILE = 1 << 28  # bytes, unpacked; IODINE's largest has 14 million
 _MOST_MEMBERS = 1000  # of a zip file
-_DEPTH = 3  # of folders in which checkpoints are looked for
+_DEPTH = 3  # of folders that are searched for checkpoints
 
 
 def read_checkpoint(source: str | Path, folder: str | None = None) -> tuple[str, Bundle]:
     """Reads a TensorFlow checkpoint.
 
     Args:
-        source: what stands before ``.index`` in the name of a checkpoint's file, that file itself, a folder, or a zip
-            file. In a folder or zip file the newest checkpoint is taken, as the file ``checkpoint`` says, else the
-            only one.
-        folder: the name of the subfolder that is meant, where several hold checkpoints.
+        source: a checkpoint's index file, with or without ``.index``, a folder, or a zip file. In a folder or zip file
+            the newest checkpoint is taken according to the file ``checkpoint``, else the only one.
+        folder: name of the subfolder to take, if several have checkpoints.
 
     Returns:
         Where it was found, and its tensors.
 
     Raises:
-        FileNotFoundError: if there is none.
-        BundleError: if a folder or zip file has none, or several to choose from; if one is damaged, too large or of
-            another kind.
+        FileNotFoundError: if ``source`` does not exist.
+        BundleError: if a folder or zip file has no checkpoint, or several to choose from; if a checkpoint is damaged,
+            too large or of another kind.
     """
     path = Path(source)
     if path.is_dir():
@@ -44,7 +43,7 @@ def read_checkpoint(source: str | Path, folder: str | None = None) -> tuple[str,
             with zipfile.ZipFile(path) as archive:
                 _check_names(archive, path)
                 return _read(*_choose(zipfile.Path(archive), str(path), folder))
-        # All that damage, a password or an unknown method of compression can raise.
+        # All errors that damage, a password or an unknown compression method can raise.
         except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError) as error:
             raise BundleError(f"{path} cannot be read: {error}. Fetch it again") from error
     prefix = re.sub(r"(\.index|\.data-\d+-of-\d+)$", "", path.name)
@@ -63,7 +62,7 @@ def _check_names(archive: zipfile.ZipFile, path: Path) -> None:
 
 
 def _choose(root: Folder, name: str, wanted: str | None) -> tuple[Folder, str]:
-    """Returns the one folder with checkpoints that is meant, and the checkpoint in it."""
+    """Returns the chosen folder, and the checkpoint in it."""
     found = {relative: (folder, indices) for relative, folder, indices in _folders(root, "", _DEPTH)}
     if not found:
         raise BundleError(f"{name} has no checkpoint: no file that ends in .index, {_DEPTH} folders deep")
@@ -85,7 +84,7 @@ def _choose(root: Folder, name: str, wanted: str | None) -> tuple[Folder, str]:
 
 
 def _folders(folder: Folder, relative: str, depth: int) -> Iterator[tuple[str, Folder, list[str]]]:
-    """Yields every folder that holds an index: its path below the first one, itself, the names of the indices."""
+    """Yields every folder with an index: its path below the first one, the folder, the names of its indices."""
     inside: list[Folder] = [*folder.iterdir()]
     inside.sort(key=lambda child: child.name)
     if indices := [child.name for child in inside if child.name.endswith(".index") and child.is_file()]:
@@ -96,9 +95,9 @@ def _folders(folder: Folder, relative: str, depth: int) -> Iterator[tuple[str, F
 
 
 def _newest(folder: Folder) -> str:
-    """Returns the base name of the checkpoint that the file ``checkpoint`` calls the newest, else nothing.
+    """Returns the base name of the newest checkpoint according to the file ``checkpoint``, or an empty string.
 
-    Its folder, where one is given, was one of the writer's machine.
+    A folder in that file is ignored, since it was on the writer's machine.
     """
     file = folder / "checkpoint"
     if not file.is_file():
@@ -125,7 +124,7 @@ def _read(folder: Folder, prefix: str) -> tuple[str, Bundle]:
 
 
 def _content(file: Folder, limit: int) -> bytes:
-    """Returns the bytes of a file; never more than ``limit`` of them are unpacked."""
+    """Returns the bytes of a file; at most ``limit`` bytes are unpacked."""
     if not file.is_file():
         raise BundleError(f"{file.name} is missing beside its index")
     with file.open("rb") as stream:

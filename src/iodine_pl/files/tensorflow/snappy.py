@@ -28,7 +28,7 @@ def decompress(block: memoryview, limit: int) -> bytes:
     while at < len(block):
         tag = little_endian(1)
         kind, length = tag & 3, (tag >> 2) + 1
-        if kind == 0:  # the next bytes as they are
+        if kind == 0:  # a literal
             if length > 60:
                 length = little_endian(length - 60) + 1
             if at + length > len(block) or len(out) + length > size:
@@ -36,13 +36,13 @@ def decompress(block: memoryview, limit: int) -> bytes:
             out += block[at : at + length]
             at += length
             continue
-        if kind == 1:  # bytes from some way back
+        if kind == 1:  # a copy of earlier bytes
             length, back = ((tag >> 2) & 7) + 4, (tag >> 5) << 8 | little_endian(1)
         else:
             back = little_endian(2 if kind == 2 else 4)
         if not 0 < back <= len(out) or len(out) + length > size:
             raise WireError("a compressed block copies from before its beginning")
-        while length:  # the bytes may overlap with those that they become
+        while length:  # source and target may overlap
             start = len(out) - back
             part = out[start : start + length]
             out += part

@@ -1,7 +1,7 @@
 """Reads a TensorFlow checkpoint of version 2, a "tensor bundle": a sorted table of entries, and files of raw tensors.
 
-Every byte that counts is checked before it is used: a damaged or hostile file gives a :class:`BundleError`, at the cost
-of a few times its own size in memory, never a wrong array.
+Every byte is checked before it is used. A damaged or hostile file raises a :class:`BundleError` and takes at most a few
+times its own size in memory; it never gives a wrong array.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FOOTER = 48  # bytes: two handles, each of two numbers, padding, the magic numb
 _TRAILER = 5  # bytes after each block: kind of compression, checksum
 LARGEST_INDEX = 1 << 22  # bytes, compressed or not; the largest of an IODINE has 4,000
 _LARGEST_KEY = 1 << 12  # bytes
-_MOST_NUMBERS = 1 << 40  # in a tensor, were its empty axes of length one
+_MOST_NUMBERS = 1 << 40  # in a tensor, with empty axes counted as 1
 _MOST_AXES = 32
 _DTYPES = {
     1: "<f4",
@@ -44,7 +44,7 @@ _STRING = 7
 
 
 class BundleError(ValueError):
-    """Says what is wrong with a checkpoint's files."""
+    """Says what is wrong with the files of a checkpoint."""
 
 
 class Bundle(NamedTuple):
@@ -52,7 +52,7 @@ class Bundle(NamedTuple):
 
     arrays: dict[str, NDArray[Any]]
     unreadable: dict[str, str]
-    """Name -> why, for what is no array here: strings, partitioned variables, numbers of unusual types."""
+    """Name -> reason, for entries that are not read: strings, partitioned variables, unusual numeric types."""
 
 
 class _Entry(NamedTuple):
@@ -66,11 +66,11 @@ class _Entry(NamedTuple):
 
 
 def read_bundle(index: bytes, read_shard: Callable[[int, int], bytes]) -> Bundle:
-    """Reads all tensors, every checksum verified.
+    """Reads all tensors and verifies every checksum.
 
     Args:
         index: content of ``PREFIX.index``.
-        read_shard: from (number of the shard, number of shards) to the content of ``PREFIX.data-NUMBER-of-SHARDS``.
+        read_shard: (number of the shard, number of shards) -> content of ``PREFIX.data-NUMBER-of-SHARDS``.
 
     Raises:
         BundleError: if the index or a shard is damaged, cut off, or of another kind.
@@ -102,12 +102,12 @@ def _read_tensors(data: bytes, entries: list[_Entry]) -> Iterator[tuple[str, NDA
         if masked_crc(data[entry.offset : entry.offset + entry.size]) != entry.checksum:
             raise BundleError(f"{entry.name} has a wrong checksum: the data file is damaged")
         values = np.frombuffer(data, entry.dtype, math.prod(entry.shape), entry.offset)
-        # A copy in the machine's own byte order, aligned, which does not keep the whole file.
+        # An aligned copy in the machine's byte order, which does not keep the whole file in memory.
         yield entry.name, values.reshape(entry.shape).astype(entry.dtype.newbyteorder("="))
 
 
 def _read_index(index: bytes) -> tuple[int, list[_Entry], dict[str, str]]:
-    """Returns the number of shards, the tensors, and why other entries are none."""
+    """Returns the number of shards, the tensors, and the reasons why other entries are not read."""
     shards = 0
     entries: list[_Entry] = []
     unreadable: dict[str, str] = {}
@@ -116,7 +116,7 @@ def _read_index(index: bytes) -> tuple[int, list[_Entry], dict[str, str]]:
             if key:
                 raise BundleError("the index has no header")
             shards = _number_of_shards(value)
-        elif not key.startswith(b"\0"):  # those are the pieces of partitioned variables
+        elif not key.startswith(b"\0"):  # the others are pieces of partitioned variables
             entry = _entry(key, value, shards)
             if isinstance(entry, str):
                 unreadable[_text(key)] = entry
@@ -138,7 +138,7 @@ def _number_of_shards(header: memoryview) -> int:
 
 
 def _entry(key: bytes, value: memoryview, shards: int) -> _Entry | str:
-    """Returns the entry of a tensor, or why it is not read."""
+    """Returns the entry of a tensor, or the reason why it is not read."""
     name = _text(key)
     numbers = dict(fields(value))
     if 7 in numbers:
@@ -151,7 +151,7 @@ def _entry(key: bytes, value: memoryview, shards: int) -> _Entry | str:
         _number(dict(fields(axis)).get(1)) for field, axis in fields(numbers.get(2, memoryview(b""))) if field == 2
     )
     shard, offset, size = (_number(numbers.get(field)) for field in (3, 4, 5))
-    # Before anything of that size is made: any of these numbers may be absurd.
+    # Checked before memory is taken, since any of these numbers may be absurd.
     if len(shape) > _MOST_AXES or math.prod(max(1, length) for length in shape) > _MOST_NUMBERS:
         raise BundleError(f"{name} has an absurd shape: {len(shape)} axes, {shape[:_MOST_AXES]}")
     if math.prod(shape) * dtype.itemsize != size:
@@ -165,7 +165,7 @@ def _entry(key: bytes, value: memoryview, shards: int) -> _Entry | str:
 
 
 def _number(content: memoryview | None) -> int:
-    """Returns a field's number; a field that is not there is zero."""
+    """Returns the number in a field; 0 if the field is missing."""
     if content is None:
         return 0
     value, end = varint(content, 0)
@@ -182,18 +182,18 @@ def _text(key: bytes) -> str:
 
 
 def _table(index: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Yields (key, value) of the sorted table that the index is."""
+    """Yields (key, value) of the index, which is a sorted table."""
     if len(index) > LARGEST_INDEX:
         raise BundleError(f"the index has {len(index)} bytes or more, {LARGEST_INDEX} are the most that are read")
     if len(index) < _FOOTER or index[-8:] != _MAGIC:
         raise BundleError("this is not the index of a TensorFlow checkpoint, or its end is missing")
     footer = memoryview(index)[-_FOOTER:-8]
     at = 0
-    for _ in range(2):  # the handle of an empty block that nobody needs
+    for _ in range(2):  # skips the handle of an unused empty block
         _, at = varint(footer, at)
     top, _ = _handle(footer, at)
     content = memoryview(index)[:-_FOOTER]
-    left = LARGEST_INDEX  # bytes that blocks may unpack to, all together
+    left = LARGEST_INDEX  # total bytes that all blocks may unpack to
     last: bytes | None = None
     end = 0
     for _, value in _entries(_block(content, *top, left)):
@@ -232,9 +232,9 @@ def _block(content: memoryview, offset: int, size: int, limit: int) -> memoryvie
 
 
 def _entries(block: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    """Yields (key, value) of a block, in which a key is told by how it differs from the one before."""
+    """Yields (key, value) of a block, in which each key is stored as its difference from the one before."""
     count = int.from_bytes(block[-4:], "little")
-    end = len(block) - 4 * (count + 1)  # the places where whole keys stand, and their number
+    end = len(block) - 4 * (count + 1)  # offsets of whole keys, and their number
     if len(block) < 4 or end < 0:
         raise BundleError("the index is damaged: a block is shorter than its list of restarts")
     key = b""

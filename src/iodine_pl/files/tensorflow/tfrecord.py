@@ -1,7 +1,7 @@
 """Reads DeepMind's TFRecord files without TensorFlow: framing, checksums, and the tf.Example inside.
 
-The files hold one byte-string of length one for every pixel, 3 bytes each on the wire; reading these as a column of an
-array is what makes it fast.
+The files store every pixel value as a byte string of length one, which takes 3 bytes. They are read fast as a column of
+an array.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ __all__ = [
 ]
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_LARGEST_RECORD = 1 << 30  # bytes, where nothing is known of the records
-_SPARE = 1 << 20  # bytes of a record for features that are not asked for
-_READ = 1 << 16  # compressed bytes at a time; they unfold to some 30 times as many
-_PIECE = 8 << 20  # unfolded bytes at a time, at most: zeros would be a thousand times as many
+_LARGEST_RECORD = 1 << 30  # bytes, if nothing is known about the records
+_SPARE = 1 << 20  # bytes of a record for features that are not read
+_READ = 1 << 16  # compressed bytes at a time; they inflate about 30 times
+_PIECE = 8 << 20  # inflated bytes at a time, at most: zeros inflate a thousand times
 
 
 class TFRecordError(ValueError):
-    """Says which record of a file is wrong, how, and what to do."""
+    """Says which record of a file is wrong, why, and what to do."""
 
 
 class Source(Protocol):
-    """Something to read bytes from: an open file, or a download."""
+    """A source of bytes: an open file, or a download."""
 
     @property
     def name(self) -> Any: ...
@@ -56,17 +56,17 @@ class Feature(NamedTuple):
 
 
 def largest_record(features: Mapping[str, Feature]) -> int:
-    """Returns how many bytes a record with these features may have: a byte takes 3, a float 5 at most."""
+    """Returns the largest size in bytes of a record with these features; a byte takes 3, a float at most 5."""
     numbers = sum(math.prod(feature.shape) * (3 if feature.dtype is np.uint8 else 5) for feature in features.values())
     return 2 * numbers + _SPARE
 
 
 def read_records(source: str | Path | Source, largest: int = _LARGEST_RECORD) -> Iterator[bytes]:
-    """Yields the records of a file, gzip-compressed as a whole or not at all, every checksum verified.
+    """Yields the records of a file, plain or gzip-compressed, and verifies every checksum.
 
     Args:
-        source: the file's path, or something to read it from.
-        largest: bytes that a record may have; a longer one is refused before it is read.
+        source: the file's path, or a source to read it from.
+        largest: maximum size of a record in bytes; a longer one is refused before it is read.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -100,14 +100,14 @@ def read_records(source: str | Path | Source, largest: int = _LARGEST_RECORD) ->
 
 
 def looks_like_records(first: bytes) -> bool:
-    """Tells from its first bytes whether something may be such a file: gzip, or records as they are."""
+    """Tells from the first bytes whether a file may have records, plain or gzip-compressed."""
     if first.startswith(_GZIP_MAGIC):
         return True
     return len(first) >= 12 and masked_crc(first[:8]) == int.from_bytes(first[8:12], "little")
 
 
 class _Stream:
-    """Reads a file that may be gzip in small pieces and copies every byte once: ``gzip.open`` is slower."""
+    """Reads a plain or gzip file in small pieces and copies every byte once; ``gzip.open`` is slower."""
 
     def __init__(self, file: Source) -> None:
         self._file = file
@@ -117,7 +117,7 @@ class _Stream:
         self._piece = memoryview(b"")
 
     def read(self, count: int, number: int, optional: bool = False) -> bytes:
-        """Returns the next ``count`` bytes of record ``number``, or none if ``optional`` and the file is at its end."""
+        """Returns the next ``count`` bytes of record ``number``; if ``optional``, none at the end of the file."""
         parts: list[memoryview] = []
         missing = count
         while missing:
@@ -144,7 +144,7 @@ class _Stream:
         return b"".join(parts)
 
     def _next_piece(self, number: int) -> bytes:
-        """Returns some more bytes of the content, empty at its end."""
+        """Returns the next bytes of the content, empty at its end."""
         while True:
             self._raw = self._raw or self._file.read(_READ)
             if not self._raw or not self._gzip:
@@ -161,10 +161,10 @@ class _Stream:
 
 
 def parse_example(record: bytes, features: Mapping[str, Feature]) -> dict[str, NDArray[Any]]:
-    """Returns the named features of a serialised tf.Example as arrays of the given shapes and types.
+    """Returns the named features of a serialized tf.Example as arrays of the given shapes and types.
 
     Raises:
-        ValueError: naming the feature that is missing or has another number of elements or another kind.
+        ValueError: if a feature is missing or has another number of elements or another kind; the message names it.
     """
     found: dict[str, NDArray[Any]] = {}
     try:
@@ -184,7 +184,7 @@ def parse_example(record: bytes, features: Mapping[str, Feature]) -> dict[str, N
 
 
 def _values(name: str, feature: memoryview, expected: Feature) -> NDArray[Any]:
-    """Reads the one list (of bytes, floats or integers) that a feature holds."""
+    """Reads the list (of bytes, floats or integers) that a feature holds."""
     values: NDArray[Any] = np.empty(0, expected.dtype)
     for kind, content in fields(feature):
         if kind == 1 and expected.dtype is np.uint8:
@@ -202,7 +202,7 @@ def _values(name: str, feature: memoryview, expected: Feature) -> NDArray[Any]:
 
 def _byte_list(name: str, content: memoryview) -> NDArray[np.uint8]:
     raw = np.frombuffer(content, np.uint8)
-    if len(raw) and len(raw) % 3 == 0:  # the fast path: nothing but strings of length one, each 0A 01 and the byte
+    if len(raw) and len(raw) % 3 == 0:  # the fast path: only strings of length one, each 0A 01 and the byte
         headers = np.ndarray(len(raw) // 3, "<u2", content, strides=(3,))
         if (headers == 0x010A).all():
             return raw[2::3]

@@ -1,4 +1,4 @@
-"""What TensorFlow's files are made of: masked checksums, numbers of variable length, protobuf messages."""
+"""The encodings in TensorFlow's files: masked checksums, numbers of variable length, protobuf messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["WireError", "fields", "masked_crc", "varint"]
 
 
 class WireError(ValueError):
-    """Says what breaks the encoding."""
+    """Says how the encoding is broken."""
 
 
 def masked_crc(data: bytes) -> int:
@@ -41,7 +41,7 @@ def fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Yields (field number, content) of a protobuf message; the content of a number is its bytes.
 
     Raises:
-        WireError: if it is none.
+        WireError: if it is not a valid message.
     """
     at, end = 0, len(message)
     while at < end:
