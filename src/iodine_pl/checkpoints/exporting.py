@@ -13,11 +13,21 @@ from iodine_pl.distributions import ScaleSchedule
 
 __all__ = ["export_weights"]
 
-_KEPT = ("state_dict", "hyper_parameters", "hparams_name", "pytorch-lightning_version", "global_step", "epoch", "data")
+_KEPT = (
+    "state_dict",
+    "hyper_parameters",
+    "hparams_name",
+    "pytorch-lightning_version",
+    "global_step",
+    "epoch",
+    "data",
+    "image_size",
+)
 
 
 def export_weights(wanted: str | Path, out: Path) -> int:
-    """Writes what a trained model needs of a checkpoint: weights, hyperparameters, class, data and count of updates.
+    """Writes what a trained model needs of a checkpoint: weights, hyperparameters, class, data, size of their images
+    and count of updates.
 
     Where the scale of the pixels followed a schedule, its last value is written: training that starts from these
     weights begins where this training ended.
