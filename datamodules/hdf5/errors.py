@@ -10,6 +10,7 @@ from pathlib import Path
 
 import h5py
 
+from iodine_pl.datamodules.hdf5.words import words_of
 from iodine_pl.files import atomic
 
 __all__ = ["SceneFileError", "damage_told", "made_here", "open_hdf5", "written_beside"]
@@ -65,7 +66,7 @@ def damage_told(where: str) -> Iterator[None]:
 def made_here(file: h5py.File) -> bool:
     """Tells whether this package generated or converted a file and can do it again; False if the file is damaged."""
     try:
-        return str(file.attrs.get("source", "")).startswith("generated: ") or "complete" in file.attrs
+        return "".join(words_of(file.attrs.get("source", ""))).startswith("generated: ") or "complete" in file.attrs
     except (OSError, RuntimeError):
         return False
 

@@ -15,6 +15,7 @@ from iodine_pl.datamodules.hdf5.chunks import CheckedRows, Rows, rows_of, table_
 from iodine_pl.datamodules.hdf5.columns import Column, ImageColumn, MapColumn, MaskColumn, PlainColumn
 from iodine_pl.datamodules.hdf5.errors import SceneFileError
 from iodine_pl.datamodules.hdf5.resizing import CropResize
+from iodine_pl.datamodules.hdf5.words import words_of
 from iodine_pl.datamodules.hdf5.writer import BLOCK, FORMAT
 
 __all__ = ["IMAGES", "LABELS", "Fields", "hdf5_fields", "members", "pixel_columns", "runs"]
@@ -83,7 +84,7 @@ def hdf5_fields(group: h5py.Group, where: str, path: Path, view: CropResize) -> 
         SceneFileError: if a dataset is missing, or has a wrong shape or type; it names file and dataset.
     """
     found = members(group, where)
-    ours = group.file.attrs.get("format") == FORMAT
+    ours = words_of(group.file.attrs.get("format", "")) == [FORMAT]
     stored = {
         name: _opened(partial(rows_of, item, path), where, name)
         for name, item in found.items()
@@ -219,7 +220,7 @@ def _small(
             )
         small[name] = _opened(partial(table_of, item, path), where, name)
         if "names" in item.attrs:
-            names[name] = [str(word) for word in np.atleast_1d(item.attrs["names"]).ravel()]
+            names[name] = words_of(item.attrs["names"])
     sizes = {values.shape[1] for values in small.values()} if ours else set()
     if len(sizes) > 1:
         raise SceneFileError(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from iodine_pl.datamodules.hdf5.errors import written_beside
 from iodine_pl.datamodules.hdf5.masks import lone_membership
 from iodine_pl.datamodules.hdf5.output import OutputFile
+from iodine_pl.datamodules.hdf5.words import fixed
 
 __all__ = ["BLOCK", "FORMAT", "MultiObjectWriter", "append_rows", "stored_size"]
 
@@ -177,8 +178,9 @@ class MultiObjectWriter:
             self._file[name] = np.concatenate(parts)
         for name, words in self.names.items():
             if f"factors/{name}" in self._file:
-                self._file[f"factors/{name}"].attrs["names"] = list(words)
-        self._file.attrs.update({"format": FORMAT, **self.attributes})
+                self._file[f"factors/{name}"].attrs["names"] = fixed(words)
+        for name, value in {"format": FORMAT, **self.attributes}.items():
+            self._file.attrs[name] = fixed(value) if isinstance(value, str) else value
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

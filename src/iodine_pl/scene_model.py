@@ -43,6 +43,10 @@ class SceneModel(OptimizedModule):
         self.takes_gray = True
         self.num_iterations = 0
         self.evaluation_iterations: int | None = None
+        self.trained_size: tuple[int, int] | None = None
+        """(H, W) of the images of the last update; kept in checkpoints. None before any."""
+        self.trained_on: Mapping[str, Any] | None = None
+        """The data that the checkpoint names, ``class_path`` and ``init_args``; None if it names none."""
         self._looked = False
         self._evaluation: list[MeanTrace] = []
 
@@ -122,6 +126,19 @@ class SceneModel(OptimizedModule):
             self._log_terms("train", loss_terms(nll.mean(1), kl.sum(2).mean(1), mse.mean(1)))  # each (T+1,)
         self.log("train/loss", loss.detach(), prog_bar=True)
         return poison_if_nonfinite(loss)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch | Tensor, batch_idx: int) -> None:
+        height, width = (batch["image"] if isinstance(batch, Mapping) else batch).shape[-2:]
+        self.trained_size = (height, width)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self.trained_size is not None:
+            checkpoint["image_size"] = self.trained_size
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.trained_size, self.trained_on = checkpoint.get("image_size"), checkpoint.get("data")
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Loads weights, as every module does.

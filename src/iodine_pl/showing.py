@@ -14,16 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from iodine_pl.checkpoints.classes import make_data
-from iodine_pl.checkpoints.configuration import read_configuration
-from iodine_pl.checkpoints.finding import find_weights, run_of
 from iodine_pl.checkpoints.loading import load_model
-from iodine_pl.checkpoints.reading import read_checkpoint
 from iodine_pl.evaluation.drawing import Pixels
 from iodine_pl.evaluation.panels import Row, draw_rows, slot_rows
 from iodine_pl.files.pictures import PictureError, cut_square, opaque, picture_of, read_picture
 from iodine_pl.scene_model import SceneModel
 
-__all__ = ["Picture", "show", "trained_size"]
+__all__ = ["Picture", "show"]
 
 Picture = str | Path | Image.Image | NDArray[Any] | Tensor
 """A file; a picture; an array (H, W), (H, W, C) or (B, H, W, C); or a tensor (H, W), (C, H, W) or (B, C, H, W). C is 1
@@ -52,8 +49,9 @@ def show(
         model: a model, or its weights: path, ``last``, ``best``, name or address (see
             :func:`iodine_pl.checkpoints.finding.find_weights`).
         images: one or several, of any kinds and sizes.
-        size: side in pixels to which the middle square of each image is resized. None: the size that the weights were
-            trained on; with a model, which does not know this size, the images are not resized.
+        size: side in pixels to which the middle square of each image is resized. None: the size that the model was
+            trained on (:attr:`iodine_pl.SceneModel.trained_size`, or that of the data named in its checkpoint); a
+            message says so. A model that was not trained takes the images at their size.
         crop: first row, first column and side in pixels of the square to use instead of the middle one.
         num_slots, num_iterations: K and T; None: the model's own.
 
@@ -63,12 +61,16 @@ def show(
             size of the weights is unknown.
         ValueError: if the model does not take these numbers.
     """
-    if not isinstance(model, SceneModel):
-        size = trained_size(model) if size is None else size
-        model = load_model(model)
-    tensors, names = [], []
+    weights, model = ("", model) if isinstance(model, SceneModel) else (str(model), load_model(model))
+    trained = _trained_size(model, weights) if size is None else None
+    tensors, names, said = [], [], False
     for name, picture in _named([images] if isinstance(images, _PICTURE) else images):
-        if size is not None or crop is not None:
+        if trained is not None and (crop is not None or trained != (picture.height, picture.width)):
+            picture = cut_square(picture, _side(trained), crop, name)
+            if not said:
+                rank_zero_info(f"The images are made {trained[0]}x{trained[1]} pixels, as those of the training were.")
+            said = True
+        elif size is not None or crop is not None:
             picture = cut_square(picture, size, crop, name)
         tensors.append(_tensor(name, picture, model.image_channels))
         names.append(name)
@@ -77,6 +79,41 @@ def show(
     if len({tensor.shape for tensor in tensors}) > 1:
         raise PictureError("the images differ in size: give size=..., the side of those that the model was trained on")
     return Image.fromarray(_panel(model, names, torch.stack(tensors), num_slots, num_iterations))
+
+
+def _trained_size(model: SceneModel, weights: str) -> tuple[int, int] | None:
+    """Returns (H, W) of the images that a model was trained on; None where neither it nor its checkpoint knows.
+
+    Args:
+        weights: what the model was loaded from just now, for messages; empty if it was not.
+
+    Raises:
+        PictureError: if the data that its checkpoint names do not tell, or there is no knowing of ``weights``.
+    """
+    if model.trained_size is not None:
+        return model.trained_size
+    unknown = (
+        f"the size of the images that {weights or 'the model'} was trained on is not known: give "
+        f"{'--size' if weights else 'size'}, the side in pixels"
+    )
+    if model.trained_on is not None:
+        try:
+            size: tuple[int, int] = make_data({"data": model.trained_on}, weights or "the checkpoint").image_size()
+        except (AttributeError, ImportError, TypeError, ValueError) as error:
+            raise PictureError(f"{unknown} ({error})") from None
+        return size
+    if weights:
+        raise PictureError(unknown)
+    return None
+
+
+def _side(size: tuple[int, int]) -> int:
+    if size[0] != size[1]:
+        raise PictureError(
+            f"the model was trained on images of {size[0]}x{size[1]} pixels and an image here has another size: give "
+            "the size, the side of the square that it is made"
+        )
+    return size[0]
 
 
 def _named(images: Sequence[Picture]) -> Iterator[tuple[str, Image.Image]]:
@@ -142,39 +179,3 @@ def _panel(
     finally:
         model.train(training)
     return draw_rows(rows)
-
-
-def trained_size(weights: str | Path) -> int:
-    """Returns the side in pixels of the images that weights were trained on.
-
-    The data are those named in the run's configuration, or in the checkpoint if it is outside of a run.
-
-    Args:
-        weights: path, ``last``, ``best``, name or address.
-
-    Raises:
-        FileNotFoundError: if there are no such weights.
-        PictureError: if the size is unknown.
-    """
-    unknown = f"the size of the images that {weights} was trained on is not known: give --size, the side in pixels"
-    try:
-        size = _size_of_data(weights)
-    except (AttributeError, ImportError, TypeError, ValueError) as error:
-        raise PictureError(f"{unknown} ({error})") from None
-    if size is None:
-        raise PictureError(unknown)
-    if size[0] != size[1]:
-        raise PictureError(f"{weights} was trained on images of {size[0]}x{size[1]} pixels: give --size, the side")
-    return size[0]
-
-
-def _size_of_data(weights: str | Path) -> tuple[int, int] | None:
-    """Returns (H, W) of the images that weights were trained on; None if their data are unknown."""
-    path = find_weights(weights)
-    run = run_of(path)
-    file = path if run is None else run / "config.yaml"
-    settings = read_checkpoint(path) if run is None else read_configuration(file)
-    if settings.get("data") is None:
-        return None
-    size: tuple[int, int] = make_data(settings, file).image_size()
-    return size

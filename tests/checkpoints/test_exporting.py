@@ -48,7 +48,9 @@ def test_weights_are_the_model_and_nothing_else(checkpoint, capsys):
         "epoch",
         "class_path",
         "data",
+        "image_size",
     }
+    assert weights["image_size"] == (20, 20)
     assert weights["data"] == whole["data"]
     assert weights["data"]["init_args"]["size"] == 20
 

@@ -6,16 +6,16 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import small
+from helpers import Images, fit, small
 from PIL import Image
 
 import iodine_pl
+from iodine_pl import showing
+from iodine_pl.checkpoints.exporting import export_weights
 from iodine_pl.cli import main
 from iodine_pl.cli.decompose import decompose
 from iodine_pl.evaluation.panels import slot_panel, slot_rows
 from iodine_pl.files.pictures import PictureError
-from iodine_pl.pretrained import available
-from iodine_pl.showing import trained_size
 
 
 def pixels(height, width, *channels, seed=0):
@@ -95,26 +95,69 @@ def test_a_color_picture_with_16_bits_is_refused(folder):
         iodine_pl.show(small(), "color.png", size=8)
 
 
-def test_the_size_is_that_of_training(folder):
-    sizes = {name: trained_size(name) for name in available()}
-    assert sizes.items() >= {"tetrominoes": 35, "clevr6_32px": 32, "multi_dsprites_32px": 32}.items()
+@pytest.fixture
+def shown(monkeypatch):
+    """The images (B, C, H, W) of every panel that is drawn."""
+    images = []
+    monkeypatch.setattr(showing, "slot_rows", lambda *row: images.append(row[0]) or slot_rows(*row))
+    return images
 
 
-def test_the_size_of_a_run_is_in_its_configuration(folder, monkeypatch, capsys):
-    run = folder / "runs" / "mine" / "version_0"
-    (run / "checkpoints").mkdir(parents=True)
-    weights = run / "checkpoints" / "best.ckpt"
-    weights.write_bytes((iodine_pl.pretrained.FOLDER / "tetrominoes.ckpt").read_bytes())
-    data = "data: {class_path: iodine_pl.datamodules.ClevrDataModule, init_args: {size: 24, pixel_stride: 2}}\n"
-    (run / "config.yaml").write_text(data)
-    assert trained_size("best") == trained_size(weights) == 12
-    other = "data: {class_path: iodine_pl.datamodules.SceneDataModule, init_args: {path: gone.h5}}\n"
-    for text in (other, "model: {}\n"):
-        (run / "config.yaml").write_text(text)
-        assert typed(monkeypatch, "wide.png", "--weights", "best") == 2
+def test_the_size_is_that_of_training(folder, shown, caplog):
+    """Of weights that do not hold it, their data tell it."""
+    caplog.set_level(logging.INFO)
+    for name, side in {"tetrominoes": 35, "multi_dsprites_32px": 32}.items():
+        caplog.clear()
+        for model in (name, iodine_pl.IODINE.from_pretrained(name)):
+            iodine_pl.show(model, "wide.png", num_iterations=0)
+            assert shown.pop().shape[2:] == (side, side)
+        assert caplog.text.count(f"The images are made {side}x{side} pixels, as those of the training were") == 2
+    iodine_pl.show(model, "wide.png", size=20, num_iterations=0)
+    assert shown.pop().shape[2:] == (20, 20)
+
+
+def test_a_model_remembers_the_size_that_it_was_trained_on(folder, shown, caplog):
+    caplog.set_level(logging.INFO)
+    model = small(num_iterations=1)
+    fit(model, Images(), folder, max_steps=1).save_checkpoint("whole.ckpt")
+    export_weights("whole.ckpt", folder / "mine.ckpt")
+    loaded = [iodine_pl.IODINE.load_from_checkpoint("whole.ckpt"), iodine_pl.IODINE.from_pretrained("mine.ckpt")]
+    for source in (model, *loaded, "whole.ckpt", "mine.ckpt"):
+        iodine_pl.show(source, "wide.png")
+        assert shown.pop().shape[2:] == (8, 8)
+    caplog.clear()
+    iodine_pl.show(model, pixels(8, 8, 3))
+    iodine_pl.show(model, "wide.png", size=9)
+    iodine_pl.show(small(), "wide.png")
+    assert [images.shape[2:] for images in shown] == [(8, 8), (9, 9), (40, 60)]
+    assert "The images are made" not in caplog.text
+
+
+def test_images_that_were_not_square_in_the_training(folder, shown):
+    model = small(num_iterations=1)
+    model.trained_size = (40, 60)
+    iodine_pl.show(model, "wide.png")
+    assert shown.pop().shape[2:] == (40, 60)
+    iodine_pl.show(model, "wide.png", crop=(2, 1, 8), size=8)
+    assert shown.pop().shape[2:] == (8, 8)
+    for image, crop in (("square.png", None), ("wide.png", (2, 1, 8))):
+        with pytest.raises(PictureError, match=r"trained on images of 40x60 pixels .*: give the size, the side"):
+            iodine_pl.show(model, image, crop=crop)
+
+
+def test_the_size_is_in_the_data_that_a_checkpoint_names(folder, monkeypatch, shown, capsys):
+    weights = torch.load(iodine_pl.pretrained.FOLDER / "tetrominoes.ckpt", weights_only=True)
+    data = {"class_path": "iodine_pl.datamodules.ClevrDataModule", "init_args": {"size": 24, "pixel_stride": 2}}
+    torch.save(weights | {"data": data}, "mine.ckpt")
+    iodine_pl.show("mine.ckpt", "wide.png", num_iterations=0)
+    assert shown.pop().shape[2:] == (12, 12)
+    gone = {"class_path": "iodine_pl.datamodules.SceneDataModule", "init_args": {"path": "gone.h5"}}
+    for known in ({"data": gone}, {}):
+        torch.save({name: weights[name] for name in weights if name != "data"} | known, "mine.ckpt")
+        assert typed(monkeypatch, "wide.png", "--weights", "mine.ckpt") == 2
         said = capsys.readouterr().err
-        assert "the size of the images that best was trained on is not known: give --size, the side in pixels" in said
-    assert typed(monkeypatch, "wide.png", "--weights", "best", "--size", "16", "--num_iterations", "0") == 0
+        assert "the size of the images that mine.ckpt was trained on is not known: give --size, the side in pix" in said
+        assert typed(monkeypatch, "wide.png", "--weights", "mine.ckpt", "--size", "16", "--num_iterations", "0") == 0
 
 
 def test_the_panel_is_that_of_evaluation():
@@ -141,15 +184,11 @@ def test_all_kinds_of_images_in_one_picture(folder):
         iodine_pl.show(model, ["square.png", "wide.png"])
 
 
-def test_the_middle_or_the_crop(monkeypatch):
-    from iodine_pl import showing
-
-    seen = []
-    monkeypatch.setattr(showing, "slot_rows", lambda images, result: seen.append(images) or slot_rows(images, result))
+def test_the_middle_or_the_crop(shown):
     values = pixels(12, 20, 3)
     iodine_pl.show(small(), values, size=12)
     iodine_pl.show(small(), values, crop=(2, 1, 8))
-    for images, square in zip(seen, (values[:, 4:16], values[2:10, 1:9]), strict=True):
+    for images, square in zip(shown, (values[:, 4:16], values[2:10, 1:9]), strict=True):
         np.testing.assert_array_equal((images[0].permute(1, 2, 0) * 255).round().numpy(), square)
 
 

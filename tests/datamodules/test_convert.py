@@ -25,9 +25,9 @@ def test_real_records(tmp_path):
     assert sorted(batch["factors"]) == ["color", "shape", "visibility", "x", "y"]
     with h5py.File(target) as file:
         assert dict(file.attrs) == {
-            "format": "iodine-pl/1",
-            "dataset": "tetrominoes",
-            "source": "tetrominoes_mini.tfrecords",
+            "format": b"iodine-pl/1",
+            "dataset": b"tetrominoes",
+            "source": b"tetrominoes_mini.tfrecords",
             "source_size": source.stat().st_size,
             "source_modified": source.stat().st_mtime_ns,
             "complete": True,

@@ -6,6 +6,8 @@ import pytest
 from scene_files import NAMES, noise, stored_singly, tetrominoes
 
 from iodine_pl.datamodules import MultiObjectWriter, SceneDataset, SceneFileError
+from iodine_pl.datamodules.hdf5.errors import made_here
+from iodine_pl.datamodules.hdf5.words import words_of
 
 
 def test_what_compresses_is_stored_in_blocks_and_the_rest_singly(tmp_path):
@@ -15,9 +17,33 @@ def test_what_compresses_is_stored_in_blocks_and_the_rest_singly(tmp_path):
     with h5py.File(stored_singly(tmp_path / "b.h5")) as file:
         assert (file["image"].chunks[0], file["label"].chunks[0]) == (1, 1)
         assert file["image"].compression is None
-        assert file["factors/kind"].attrs["names"].tolist() == list(NAMES["kind"])
+        assert words_of(file["factors/kind"].attrs["names"]) == list(NAMES["kind"])
         assert file["factors/kind"].chunks is None  # in one piece, so that it can be memory-mapped
-        assert dict(file.attrs) == {"format": "iodine-pl/1", "dataset": "noise"}
+        assert dict(file.attrs) == {"format": b"iodine-pl/1", "dataset": b"noise"}
+
+
+def test_no_words_lie_in_a_heap_and_files_that_have_one_are_read(tmp_path):
+    """HDF5's library can loop without end on a damaged heap."""
+    image, label, factors = noise(5)
+    names = {"kind": ("", "Würfel", "箱", "o"), "tint": ("",)}
+    path = tmp_path / "a.h5"
+    with MultiObjectWriter(path, names, dataset="", source="generated: ü") as writer:
+        writer.append(image, label, factors)
+    assert b"GCOL" not in path.read_bytes()
+    dataset = SceneDataset(path)
+    assert {name: tuple(dataset.names(name)) for name in names} == names
+    with h5py.File(path, "a") as file:
+        assert words_of(file.attrs["dataset"]) == [""]
+        assert made_here(file)
+        for name, words in names.items():
+            file[f"factors/{name}"].attrs["names"] = list(words)
+        file.attrs.update({"format": "iodine-pl/1", "source": "generated: ü"})
+    assert b"GCOL" in path.read_bytes()
+    dataset = SceneDataset(path)
+    assert {name: tuple(dataset.names(name)) for name in names} == names
+    assert dataset[[0]]["num_objects"] == [1]
+    with h5py.File(path) as file:
+        assert made_here(file)
 
 
 def test_scenes_one_by_one_give_the_same_file(tmp_path):

@@ -13,11 +13,21 @@ from iodine_pl.distributions import ScaleSchedule
 
 __all__ = ["export_weights"]
 
-_KEPT = ("state_dict", "hyper_parameters", "hparams_name", "pytorch-lightning_version", "global_step", "epoch", "data")
+_KEPT = (
+    "state_dict",
+    "hyper_parameters",
+    "hparams_name",
+    "pytorch-lightning_version",
+    "global_step",
+    "epoch",
+    "data",
+    "image_size",
+)
 
 
 def export_weights(wanted: str | Path, out: Path) -> int:
-    """Writes the parts of a checkpoint that a trained model needs: weights, hyperparameters, class, data, update count.
+    """Writes the parts of a checkpoint that a trained model needs: weights, hyperparameters, class, data, image size,
+    update count.
 
     If the pixel scale followed a schedule, its last value is written, so that a training that starts from these weights
     begins where this one ended.
