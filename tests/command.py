@@ -42,7 +42,7 @@ class Command:
     """A running ``python SCRIPT ARGUMENT ...``, with what is needed here of ``subprocess.Popen``.
 
     Args:
-        command: the script and its arguments.
+        command: the script, or ``-m`` and a module, and its arguments.
         cwd: folder in which it runs.
         env: all variables that it sees.
         output: file to which it writes.
@@ -109,17 +109,28 @@ def environment():
     return {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR")}
 
 
-def start(*arguments, folder, script=TRAIN, **options):
-    """Starts ``python train.py ...`` in a folder, in a process group of its own."""
+def start(*arguments, folder, script=TRAIN, module=None, output=None, **variables):
+    """Starts ``python train.py ...`` in a folder, in a process group of its own.
+
+    Args:
+        arguments: those of the command.
+        folder: where it runs.
+        script: runs this one.
+        module: runs ``python -m MODULE ...`` instead.
+        output: a terminal to which it writes, instead of a file.
+        variables: are added to the environment.
+    """
     server = _server()
-    made, output = tempfile.mkstemp(dir=server.folder.name)
-    os.close(made)
-    return Command([script, *arguments], folder, environment() | options, output, 0, server.path)
+    if output is None:
+        made, output = tempfile.mkstemp(dir=server.folder.name)
+        os.close(made)
+    program = [script] if module is None else ["-m", module]
+    return Command([*program, *arguments], folder, environment() | variables, output, 0, server.path)
 
 
-def run(*arguments, folder, script=TRAIN, **options):
+def run(*arguments, folder, **options):
     """Runs ``python train.py ...`` to its end and returns what it printed; a failure fails the test."""
-    process = start(*arguments, folder=folder, script=script, **options)
+    process = start(*arguments, folder=folder, **options)
     output, _ = process.communicate()
     assert process.returncode == 0, output
     return output

@@ -5,7 +5,9 @@ with its standard input. A request is a line of JSON: command, cwd, env, output,
 number of the process, and at its end its exit code.
 """
 
+import atexit
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -13,6 +15,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +32,7 @@ def next_command(path):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
+        gc.freeze()  # or each command looks through all that is imported, which copies its pages, before it ends
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who watch the commands
         while listener in select.select([listener, sys.stdin], [], [])[0]:
             connection, _ = listener.accept()
@@ -49,7 +53,7 @@ def next_command(path):
 
 
 def become(command, cwd, env, output, group):
-    """Makes of this process what ``python SCRIPT ARGUMENT ...`` is after its imports."""
+    """Makes of this process what ``python SCRIPT ARGUMENT ...`` or ``python -m MODULE ...`` is after its imports."""
     os.setpgid(0, group)
     os.chdir(cwd)
     for stream, file in ((0, os.devnull), (1, output), (2, output)):
@@ -58,7 +62,7 @@ def become(command, cwd, env, output, group):
     os.environ.clear()
     os.environ.update(env)
     sys.argv[:] = command
-    sys.path[0] = str(Path(command[0]).parent)
+    sys.path[0] = cwd if command[0] == "-m" else str(Path(command[0]).parent)
     sys.path[1:1] = env.get("PYTHONPATH", "").split(os.pathsep)
 
     def another(command, env, cwd):
@@ -68,6 +72,34 @@ def become(command, cwd, env, output, group):
         launcher.subprocess = SimpleNamespace(Popen=another)
 
 
+def status_of_command():
+    """Runs the command, and returns its exit status as the interpreter finds it."""
+    try:
+        if sys.argv[0] == "-m":
+            del sys.argv[0]
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+def end(status):
+    """Ends as the interpreter does, without taking apart what was imported: that takes as long as many commands."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
     become(**next_command(sys.argv[1]))
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    end(status_of_command())

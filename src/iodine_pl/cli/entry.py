@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import signal
 import sys
 import threading
@@ -38,6 +39,7 @@ _OF_LIGHTNING = {
 def prepare_process() -> None:
     """Sets what concerns the whole process, so that a command does it and the library does not."""
     keep_freed_memory()
+    gc.freeze()  # what is imported stays: to look through it at the end would take longer than many commands
     # Densities far from a mean are denormal numbers, which a CPU takes many times as long for. Zero will do.
     torch.set_flush_denormal(True)
     threading.excepthook = _tell_of_thread
