@@ -29,10 +29,11 @@ import iodine_pl.cli  # noqa: F401
 
 def next_command(path):
     """Serves requests. Returns that of a command in the process that is to become it."""
+    gc.freeze()  # or each command looks through all that is imported, which copies its pages
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
+        listener.bind(f"{path}.part")
         listener.listen()
-        gc.freeze()  # or each command looks through all that is imported, which copies its pages, before it ends
+        os.rename(f"{path}.part", path)  # it is there when it answers
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who watch the commands
         while listener in select.select([listener, sys.stdin], [], [])[0]:
             connection, _ = listener.accept()
