@@ -43,18 +43,21 @@ class Command:
     """A running ``python SCRIPT ARGUMENT ...``, with what is needed here of ``subprocess.Popen``.
 
     Args:
-        command: the script, or ``-m`` and a module, and its arguments.
+        command: the script, or ``-m`` and a module, and its arguments; or ``-c`` and a program.
         cwd: folder in which it runs.
         env: all variables that it sees.
         output: file to which it writes.
         group: process group that it joins; 0 for one of its own.
         server: socket of ``forked.py``.
+        stdin: file from which it reads.
+        stderr: another file for its errors.
     """
 
-    def __init__(self, command, cwd, env, output, group, server):
+    def __init__(self, command, cwd, env, output, group, server, stdin=os.devnull, stderr=None):
         self.output = Path(output)
         self.returncode = None
-        request = {"command": [*map(str, command)], "cwd": str(cwd), "env": env, "output": str(output), "group": group}
+        request = {"command": [*map(str, command)], "cwd": str(cwd), "env": env, "group": group}
+        request["streams"] = [str(stdin), str(output), str(stderr or output)]
         deadline = time.monotonic() + 300
         while not Path(server).exists():  # it imports
             assert time.monotonic() < deadline, "no process from which commands are forked"

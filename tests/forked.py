@@ -1,7 +1,7 @@
 """A process that imports torch and Lightning once, and becomes each command that it is asked for in a fork of itself.
 
 Importing them takes longer than most commands of the tests. It is run as a script with the path of its socket; it ends
-with its standard input. A request is a line of JSON: command, cwd, env, output, group. The answers are lines: the
+with its standard input. A request is a line of JSON: command, cwd, env, group, streams. The answers are lines: the
 number of the process, and at its end its exit code.
 """
 
@@ -53,21 +53,21 @@ def next_command(path):
     os._exit(0)
 
 
-def become(command, cwd, env, output, group):
-    """Makes of this process what ``python SCRIPT ARGUMENT ...`` or ``python -m MODULE ...`` is after its imports."""
+def become(command, cwd, env, group, streams):
+    """Makes of this process what ``python SCRIPT ARGUMENT ...`` is after its imports; or of ``-m`` or ``-c``."""
     os.setpgid(0, group)
     os.chdir(cwd)
-    for stream, file in ((0, os.devnull), (1, output), (2, output)):
-        os.dup2(os.open(file, os.O_RDWR | os.O_APPEND), stream)
+    for number, file in enumerate(streams):
+        os.dup2(os.open(file, os.O_RDWR | os.O_APPEND), number)
     server = sys.argv[1]
     os.environ.clear()
     os.environ.update(env)
     sys.argv[:] = command
-    sys.path[0] = cwd if command[0] == "-m" else str(Path(command[0]).parent)
+    sys.path[0] = cwd if command[0] in ("-m", "-c") else str(Path(command[0]).parent)
     sys.path[1:1] = env.get("PYTHONPATH", "").split(os.pathsep)
 
     def another(command, env, cwd):
-        return Command(command[1:], cwd or os.getcwd(), dict(env), output, os.getpgrp(), server)
+        return Command(command[1:], cwd or os.getcwd(), dict(env), streams[1], os.getpgrp(), server)
 
     for launcher in (of_fabric, of_lightning):  # of the other processes of a multi-device run
         launcher.subprocess = SimpleNamespace(Popen=another)
@@ -79,6 +79,8 @@ def status_of_command():
         if sys.argv[0] == "-m":
             del sys.argv[0]
             runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        elif sys.argv[0] == "-c":
+            exec(sys.argv.pop(1), {"__name__": "__main__"})
         else:
             runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as end:

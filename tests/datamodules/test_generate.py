@@ -4,11 +4,14 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from command import start
+from interpreter import Interpreter
 from scene_files import joined
 
 from iodine_pl.cli import run_command
@@ -23,6 +26,12 @@ from iodine_pl.datamodules.synthetic.tetrominoes import TetrominoesGenerator
 @pytest.fixture
 def small_shards(monkeypatch):
     monkeypatch.setattr(TetrominoesGenerator, "shard", 256)
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Forks the other processes: importing torch and Lightning anew takes them longer than generating."""
+    monkeypatch.setattr(shards, "subprocess", SimpleNamespace(Popen=Interpreter, PIPE=subprocess.PIPE))
 
 
 def images(files):
@@ -67,15 +76,15 @@ def test_an_interruption_costs_the_file_it_was_at(tmp_path, small_shards, monkey
     np.testing.assert_array_equal(images(shards.generate(generator, tmp_path, 700)), joined(generator, 700)[0])
 
 
-def test_several_processes_make_the_same(tmp_path, monkeypatch, capsys):
+def test_several_processes_make_the_same(tmp_path, monkeypatch, capsys, forked):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(MultiDSpritesGenerator, "shard", 100)
-    run_command(["generate", "multi_dsprites", "--variant=binarized", "--count=130", "--processes=2"])
+    monkeypatch.setattr(MultiDSpritesGenerator, "shard", 256)
+    run_command(["generate", "multi_dsprites", "--variant=binarized", "--count=300", "--processes=2"])
     said = capsys.readouterr()
-    assert "130 scenes in data/multi_dsprites_binarized_seed0 (2 files)" in said.out
-    assert "130/130" in said.err
+    assert "300 scenes in data/multi_dsprites_binarized_seed0 (2 files)" in said.out
+    assert "300/300" in said.err
     made = images(tmp_path / "data" / "multi_dsprites_binarized_seed0")
-    np.testing.assert_array_equal(made, joined(MultiDSpritesGenerator(0, "binarized"), 130)[0])
+    np.testing.assert_array_equal(made, joined(MultiDSpritesGenerator(0, "binarized"), 300)[0])
 
 
 class Gray(Generator):
@@ -94,7 +103,7 @@ class GrayDataModule(SceneDataModule):
     generator = Gray()
 
 
-def test_a_generator_needs_no_registration(tmp_path, monkeypatch):
+def test_a_generator_needs_no_registration(tmp_path, monkeypatch, forked):
     monkeypatch.setattr(shards, "default_processes", lambda generator: 2)
     data = GrayDataModule(data_dir=tmp_path, num_train=130, num_val=30, num_test=30, batch_size=10)
     data.prepare_data()
@@ -124,13 +133,13 @@ class Fails(Gray):
         return super().scenes(start, stop)
 
 
-def test_a_process_that_fails_is_heard(tmp_path):
+def test_a_process_that_fails_is_heard(tmp_path, forked):
     with pytest.raises(RuntimeError, match=r"a process that generated scenes failed:\n(.*\n)*.*KeyError: 'broken'"):
         shards.generate(Fails(), tmp_path, 128, processes=2)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, processes):
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, forked, processes):
     (tmp_path / "data").write_text("a file")
     with pytest.raises(SceneFileError, match=r"^\S+\.h5 cannot be written: .* is not a folder. Name another one$"):
         shards.generate(Gray(), tmp_path / "data", 128, processes=processes)
