@@ -21,7 +21,7 @@ quickstart: .venv/installed
 		--trainer.devices $(PROCESSES) --data.batch_size $$((8 / $(PROCESSES))) --trainer.precision $(PRECISION)
 
 test: .venv/developing
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: .venv/developing
 	$(BIN)/ruff check .

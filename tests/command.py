@@ -4,11 +4,13 @@ Importing torch and Lightning takes longer than most of these runs. One process 
 process forked from it. What the interpreter itself does at the start is seen by the tests of the installed command.
 """
 
+import atexit
 import contextlib
 import functools
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +18,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "train.py"
@@ -42,18 +43,25 @@ class Command:
     """A running ``python SCRIPT ARGUMENT ...``, with what is needed here of ``subprocess.Popen``.
 
     Args:
-        command: the script and its arguments.
+        command: the script, or ``-m`` and a module, and its arguments; or ``-c`` and a program.
         cwd: folder in which it runs.
         env: all variables that it sees.
         output: file to which it writes.
         group: process group that it joins; 0 for one of its own.
         server: socket of ``forked.py``.
+        stdin: file from which it reads.
+        stderr: another file for its errors.
     """
 
-    def __init__(self, command, cwd, env, output, group, server):
+    def __init__(self, command, cwd, env, output, group, server, stdin=os.devnull, stderr=None):
         self.output = Path(output)
         self.returncode = None
-        request = {"command": [*map(str, command)], "cwd": str(cwd), "env": env, "output": str(output), "group": group}
+        request = {"command": [*map(str, command)], "cwd": str(cwd), "env": env, "group": group}
+        request["streams"] = [str(stdin), str(output), str(stderr or output)]
+        deadline = time.monotonic() + 300
+        while not Path(server).exists():  # it imports
+            assert time.monotonic() < deadline, "no process from which commands are forked"
+            time.sleep(0.05)
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(server)
         self._connection.sendall(json.dumps(request).encode() + b"\n")
@@ -92,16 +100,19 @@ class Command:
 
 
 @functools.cache
-def _server():
-    """Returns the socket of the process from which commands are forked, which ends with this one."""
-    folder = tempfile.TemporaryDirectory()
-    path = Path(folder.name, "socket")
-    script = [sys.executable, str(Path(__file__).with_name("forked.py")), str(path)]
-    process = subprocess.Popen(script, stdin=subprocess.PIPE)
-    while not path.exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    return SimpleNamespace(folder=folder, path=str(path), process=process)
+def server():
+    """Returns the socket of the process from which commands are forked.
+
+    The first process that asks for it starts it, and it ends with that one. Commands that start others share it.
+    """
+    if "FORKED" not in os.environ:
+        path = Path(tempfile.mkdtemp(), "socket")
+        script = [sys.executable, str(Path(__file__).with_name("forked.py")), str(path)]
+        process = subprocess.Popen(script, stdin=subprocess.PIPE)
+        atexit.register(shutil.rmtree, path.parent)
+        atexit.register(process.communicate)
+        os.environ["FORKED"] = str(path)
+    return os.environ["FORKED"]
 
 
 def environment():
@@ -109,17 +120,27 @@ def environment():
     return {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR")}
 
 
-def start(*arguments, folder, script=TRAIN, **options):
-    """Starts ``python train.py ...`` in a folder, in a process group of its own."""
-    server = _server()
-    made, output = tempfile.mkstemp(dir=server.folder.name)
-    os.close(made)
-    return Command([script, *arguments], folder, environment() | options, output, 0, server.path)
+def start(*arguments, folder, script=TRAIN, module=None, output=None, **variables):
+    """Starts ``python train.py ...`` in a folder, in a process group of its own.
+
+    Args:
+        arguments: those of the command.
+        folder: where it runs.
+        script: runs this one.
+        module: runs ``python -m MODULE ...`` instead.
+        output: a terminal to which it writes, instead of a file.
+        variables: are added to the environment.
+    """
+    if output is None:
+        made, output = tempfile.mkstemp(dir=Path(server()).parent)
+        os.close(made)
+    program = [script] if module is None else ["-m", module]
+    return Command([*program, *arguments], folder, environment() | variables, output, 0, server())
 
 
-def run(*arguments, folder, script=TRAIN, **options):
+def run(*arguments, folder, **options):
     """Runs ``python train.py ...`` to its end and returns what it printed; a failure fails the test."""
-    process = start(*arguments, folder=folder, script=script, **options)
+    process = start(*arguments, folder=folder, **options)
     output, _ = process.communicate()
     assert process.returncode == 0, output
     return output

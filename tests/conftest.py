@@ -1,5 +1,6 @@
 """Common to all tests."""
 
+import gc
 import os
 
 import pytest
@@ -10,6 +11,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a thread for each of as many tests as
     os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that the tests start
     torch.set_num_threads(1)
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # Lightning 2.6 uses what jsonargparse 5 will remove
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what is imported stays: no collection need look through it
 
 
 @pytest.fixture(autouse=True)

@@ -17,13 +17,16 @@ from command import run, start
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPT = BENCHMARKS / "engine.py"
 LEARNING = BENCHMARKS / "learning.py"
+FORKING = Path(__file__).with_name("forking.py")
+FEW = "data.num_train: 64, data.num_val: 4, data.num_test: 1, model.evaluation_iterations: 1"
+FEW += ", trainer.val_check_interval: 1, trainer.num_sanity_val_steps: 0"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads memory where Linux tells it")
 def test_engine(tmp_path):
     small = ["--size", "12", "--steps", "1", "--slots", "2", "--rounds", "1"]
     files = ["--json", "rows.json", "--plot", "plot.png"]
-    shown = run("--network", "tetrominoes", "--batch", "2", *small, *files, folder=tmp_path, script=SCRIPT)
+    shown = run(SCRIPT, "--network", "tetrominoes", "--batch", "2", *small, *files, folder=tmp_path, script=FORKING)
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     settings = {(5, 4), (1, 4), (5, 2)}
     modes = ("plain", "full", "recompute", "stopped")
@@ -43,14 +46,13 @@ def test_engine(tmp_path):
 
 def test_learning_compares_variants_and_goes_on_where_it_was(tmp_path):
     plan = tmp_path / "plan.yaml"
-    flags = "data.num_train: 64, data.num_val: 4, data.num_test: 1, trainer.val_check_interval: 1"
     plan.write_text(
         f"base: configs/quickstart.yaml\nimages: 24\nseeds: [3]\nruns:\n"
-        f"  full: {{{flags}}}\n  stopped: {{{flags}, model.input_gradients: stopped}}\n"
+        f"  full: {{{FEW}}}\n  stopped: {{{FEW}, model.input_gradients: stopped}}\n"
     )
     table, plot = tmp_path / "a.csv", tmp_path / "a.png"
     arguments = [plan, "--csv", table, "--plot", plot]
-    said = run(*arguments, folder=tmp_path, script=LEARNING)
+    said = run(LEARNING, *arguments, folder=tmp_path, script=FORKING)
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert len(rows) == 2 * 3
     assert [row["images"] for row in rows if (row["run"], row["seed"]) == ("stopped", "3")] == ["8", "16", "24"]
@@ -59,19 +61,18 @@ def test_learning_compares_variants_and_goes_on_where_it_was(tmp_path):
     assert {row["end"] for row in rows} == {"", "yes"}
     lines = table.read_text().splitlines(keepends=True)
     table.write_text("".join(lines[:-3]))  # the last run is lost
-    run(*arguments, folder=tmp_path, script=LEARNING)
+    run(LEARNING, *arguments, folder=tmp_path, script=FORKING)
     assert len(table.read_text().splitlines()) == len(lines)
     assert table.read_text().startswith("".join(lines[:-3]))
 
 
 def test_learning_goes_on_where_a_run_fails(tmp_path):
     plan = tmp_path / "plan.yaml"
-    flags = "data.num_train: 64, data.num_val: 4, data.num_test: 1, trainer.val_check_interval: 1"
     plan.write_text(
         f"base: configs/quickstart.yaml\nupdates: 2\nseeds: [3]\nruns:\n"
-        f"  wrong: {{{flags}, model.pixel_scale: -1.0}}\n  right: {{{flags}}}\n"
+        f"  wrong: {{{FEW}, model.pixel_scale: -1.0}}\n  right: {{{FEW}}}\n"
     )
-    said = run(plan, "--csv", tmp_path / "a.csv", folder=tmp_path, script=LEARNING)
+    said = run(LEARNING, plan, "--csv", tmp_path / "a.csv", folder=tmp_path, script=FORKING)
     assert "wrong, seed 3, failed: " in said
     assert "pixel_scale must be positive" in said
     rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
@@ -82,13 +83,12 @@ def test_learning_goes_on_where_a_run_fails(tmp_path):
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_learning_ends_its_runs_when_it_is_stopped(tmp_path, kind):
     plan, table = tmp_path / "plan.yaml", tmp_path / "a.csv"
-    flags = "data.num_train: 64, data.num_val: 4, data.num_test: 1, trainer.val_check_interval: 1"
     plan.write_text(
-        f"base: configs/quickstart.yaml\nseconds: 1000\nseeds: [3]\nruns:\n  long: {{{flags}, trainer.callbacks+: "
+        f"base: configs/quickstart.yaml\nseconds: 1000\nseeds: [3]\nruns:\n  long: {{{FEW}, trainer.callbacks+: "
         f"{{class_path: note_start.NoteStart, init_args: {{file: {tmp_path}/started}}}}}}\n"
     )
     tests = str(Path(__file__).parent)
-    process = start(plan, "--csv", table, folder=tmp_path, script=LEARNING, PYTHONPATH=tests)
+    process = start(LEARNING, plan, "--csv", table, folder=tmp_path, script=FORKING, PYTHONPATH=tests)
     try:
         for _ in range(1200):
             if (tmp_path / "started").exists():

@@ -1,6 +1,7 @@
 """The comparisons with the reference code and with definitions notice mistakes: each below makes one of them fail."""
 
 import importlib
+import importlib.util
 import shutil
 import sys
 from pathlib import Path
@@ -78,22 +79,33 @@ OF_MUON = {
 MISTAKES = OF_THE_REFERENCE | OF_THE_MEAN | OF_MUON
 
 
-@pytest.fixture
-def mutant(tmp_path, monkeypatch, request):
-    """Imports a copy of the package, under another name, with one mistake in it."""
-    file, right, wrong = MISTAKES[request.param]
-    package = tmp_path / "mutant_pl"
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """Copies the package under another name."""
+    package = tmp_path_factory.mktemp("copy") / "mutant_pl"
     shutil.copytree(SOURCE, package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "pretrained").mkdir()
     shutil.copy(Path(pretrained.__file__), package / "pretrained")
-    source = (package / file).read_text()
-    assert source.count(right) == 1, f"{file} no longer has this line once: {right}"
-    (package / file).write_text(source.replace(right, wrong))
     for path in package.rglob("*.py"):
         path.write_text(path.read_text().replace("iodine_pl", "mutant_pl"))
-    monkeypatch.syspath_prepend(tmp_path)
+    return package
+
+
+@pytest.fixture
+def mutant(copy, monkeypatch, request):
+    """Imports the copy with one mistake in it."""
+    file, right, wrong = MISTAKES[request.param]
+    path = copy / file
+    source = path.read_text()
+    assert source.count(right) == 1, f"{file} no longer has this line once: {right}"
+    compiled = Path(importlib.util.cache_from_source(path))  # is known by size and second, which may be the same
+    compiled.unlink(missing_ok=True)
+    path.write_text(source.replace(right, wrong))
+    monkeypatch.syspath_prepend(copy.parent)
     importlib.invalidate_caches()
     yield importlib.import_module("mutant_pl")
+    path.write_text(source)
+    compiled.unlink(missing_ok=True)
     for name in [name for name in sys.modules if name.split(".")[0] == "mutant_pl"]:
         del sys.modules[name]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import BAR, ROOT, TINY, _server, environment
+from command import BAR, ROOT, TINY, environment, server
 
 SCRIPT = ROOT / "docs" / "slurm.sh"
 JOB = {"JOB_ID": 7, "JOB_NAME": "iodine", "NNODES": 1, "NTASKS": 1, "NTASKS_PER_NODE": 1, "NODELIST": "a"}
@@ -29,7 +29,7 @@ def submit(tmp_path):
         stub.chmod(0o755)
     variables = environment() | {f"SLURM_{name}": str(value) for name, value in (JOB | TASK).items()}
     variables |= {"PATH": f"{stubs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "tests")}
-    variables |= {"FORKED": _server().path, "OUTPUT": str(tmp_path / "output"), "RUN": "cluster"}
+    variables |= {"FORKED": server(), "OUTPUT": str(tmp_path / "output"), "RUN": "cluster"}
 
     def submitted(*arguments):
         (tmp_path / "output").touch()

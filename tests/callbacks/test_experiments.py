@@ -285,6 +285,7 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def inside(trained, monkeypatch):
     monkeypatch.chdir(trained)
+    return trained
 
 
 @pytest.mark.usefixtures("inside")
@@ -338,24 +339,17 @@ def test_the_segmentation_is_that_of_the_test():
         assert value == pytest.approx(float(logged[f"test_steps/mse_{t}"]), rel=1e-5)
 
 
-@pytest.mark.usefixtures("inside")
-def test_two_processes_find_the_same(trained, tmp_path):
+def test_two_processes_find_the_same(inside, tmp_path):
     """31 images on two processes, the last batch of one shorter than that of the other."""
-    both = json.dumps([{"class_path": f"iodine_pl.callbacks.experiments.{name}"} for name in ("Segmentation",)])
     found = []
     for devices in (1, 2):
         folder = tmp_path / str(devices)
-        callbacks = json.loads(both)
-        callbacks[0]["init_args"] = {"folder": str(folder)}
-        run(
-            "test",
-            "--ckpt_path=best",
-            "--name=mine",
-            f"--trainer.devices={devices}",
-            f"--trainer.callbacks={json.dumps(callbacks)}",
-            BAR,
-            folder=trained,
-        )
+        callback = {"class_path": f"{Segmentation.__module__}.Segmentation", "init_args": {"folder": str(folder)}}
+        arguments = ["test", "--ckpt_path=best", "--name=mine", f"--trainer.callbacks={json.dumps([callback])}", BAR]
+        if devices == 1:
+            main(arguments)
+        else:
+            run(*arguments, "--trainer.devices=2", folder=inside)
         found.append(json.loads((folder / "segmentation.json").read_text()))
     assert found[0]["images"] == found[1]["images"] == 31
     for one, two in zip(found[0]["table"], found[1]["table"], strict=True):

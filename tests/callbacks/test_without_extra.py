@@ -1,18 +1,18 @@
 """The package and all callbacks but the experiments, without scipy, scikit-learn and matplotlib."""
 
-import subprocess
-import sys
-from pathlib import Path
+import os
 
-from command import environment
+from command import ROOT, run
 
 SCRIPT = """
-import sys
+import sys, warnings
 import torchmetrics  # looks for the packages by their metadata, which are there
 HIDDEN = ("matplotlib", "scipy", "sklearn")
-for name in [name for name in sys.modules if name.partition(".")[0] in HIDDEN]:
+for name in [name for name in sys.modules if name.partition(".")[0] in (*HIDDEN, "iodine_pl")]:
     del sys.modules[name]
 sys.modules |= dict.fromkeys(HIDDEN)
+
+warnings.simplefilter("ignore")
 
 import importlib, pkgutil
 import iodine_pl
@@ -49,16 +49,10 @@ for call in (
 
 
 def test_what_works_without_the_extra_and_what_says_that_it_is_needed(tmp_path):
-    tests = Path(__file__).parents[1]
-    process = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(tmp_path)],
-        env=environment() | {"PYTHONPATH": f"{environment().get('PYTHONPATH', '')}:{tests}:{tests / 'callbacks'}"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert process.returncode == 0, process.stderr
-    lines = [line for line in process.stdout.splitlines() if line.endswith(" ran") or line.startswith("error:")]
+    (tmp_path / "script.py").write_text(SCRIPT)
+    modules = os.pathsep.join([str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    said = run(tmp_path, folder=tmp_path, script=tmp_path / "script.py", PYTHONPATH=modules)
+    lines = [line for line in said.splitlines() if line.endswith(" ran") or line.startswith("error:")]
     remedy = "pip install iodine-pl[experiments]"
     experiments = f"error: iodine_pl.callbacks.experiments needs matplotlib, sklearn: {remedy}"
     assert lines == [

@@ -49,6 +49,7 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def inside(trained, monkeypatch):
     monkeypatch.chdir(trained)
+    return trained
 
 
 def test_the_command_takes_denormal_numbers_for_zero(tmp_path):
@@ -63,6 +64,7 @@ def test_the_command_takes_denormal_numbers_for_zero(tmp_path):
 def test_the_quickstart_on_two_processes(tmp_path):
     """The command of the Makefile, on few scenes: the learning rates are those of one process with the whole batch."""
     few = ["--data.num_train=16", "--data.num_val=4", "--data.num_test=1", "--trainer.max_steps=2", BAR]
+    few += ["--model.evaluation_iterations=3", "--trainer.num_sanity_val_steps=0"]
     shared = ["--trainer.devices=2", "--data.batch_size=4", "--trainer.val_check_interval=2"]
     shown = run("fit", "--config", ROOT / "configs" / "quickstart.yaml", *shared, *few, folder=tmp_path)
     assert "Learning rate 0.0028 and 0.0014 = 0.0028 and 0.0014 x sqrt(8 images an update / 8)" in shown
@@ -158,17 +160,17 @@ def test_a_checkpoint_outside_a_run_brings_its_model(inside, tmp_path):
     assert (flagged.model.num_slots, flagged.model.latent_size, flagged.model.seed) == (2, 4, 3)
 
 
-def test_two_devices_give_the_same_test_metrics_and_predictions(trained):
-    metrics = []
-    for devices in (1, 2):
-        report = trained / f"metrics_{devices}.json"
-        arguments = ["--ckpt_path", "best", BAR, f"--trainer.devices={devices}"]
-        run("test", *arguments, folder=trained, script=ROOT / "tests" / "run_and_report.py", METRICS=str(report))
-        run("predict", *arguments, f"--predictions.path={devices}.h5", folder=trained)
-        metrics.append(json.loads(report.read_text()))
-    assert {"test/ari_fg", "test/ari", "test/miou", "test/mbo"} < set(metrics[0])
-    assert metrics[0] == pytest.approx(metrics[1], rel=1e-5)
-    with h5py.File(trained / "1.h5") as one, h5py.File(trained / "2.h5") as two:
+def test_two_devices_give_the_same_test_metrics_and_predictions(inside):
+    both = ["--ckpt_path", "best", BAR, "--trainer.devices=2"]
+    report = ROOT / "tests" / "run_and_report.py"
+    run("test", *both, folder=inside, script=report, METRICS=str(inside / "metrics.json"))
+    run("predict", *both, "--predictions.path=2.h5", folder=inside)
+    found = json.loads((inside / "metrics.json").read_text())
+    expected = main(["test", "--ckpt_path=best", BAR]).trainer.callback_metrics
+    main(["predict", "--ckpt_path=best", BAR, "--predictions.path=1.h5"])
+    assert {"test/ari_fg", "test/ari", "test/miou", "test/mbo"} < set(found)
+    assert found == pytest.approx({name: float(value) for name, value in expected.items()}, rel=1e-5)
+    with h5py.File("1.h5") as one, h5py.File("2.h5") as two:
         assert list(one) == list(two)
         for name in one:
             np.testing.assert_allclose(one[name][:], two[name][:], rtol=1e-4, atol=1e-5)
@@ -284,19 +286,27 @@ def test_help_and_print_config(folder, capsys):
     assert config["data"]["init_args"]["batch_size"] == 128
 
 
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Keeps generated scenes for several configurations: CLEVR takes its time."""
+    return tmp_path_factory.mktemp("data")
+
+
 @pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_configurations_train(folder, config):
+def test_configurations_train(folder, data_dir, config):
     sizes = [
         "--data.num_train=8",
         "--data.num_val=2",
         "--data.num_test=2",
         "--data.batch_size=2",
         "--trainer.max_steps=2",
-        "--trainer.val_check_interval=1",
+        "--trainer.val_check_interval=2",
+        "--trainer.num_sanity_val_steps=0",
+        f"--data.data_dir={data_dir}",
     ]
     small = ["--data.pixel_stride=4"]
-    if "clevr" in config.stem:  # whole scenes take minutes, and many scenes have a green sphere
-        small = ["--data.size=24", "--data.max_objects=10", "--data.num_train=24"]
+    if "clevr" in config.stem:  # whole scenes take minutes
+        small = ["--data.size=24", "--data.max_objects=10"]
     elif "vae" in config.stem or "rnem" in config.stem:  # made for one size
         small = []
     cli = main(["fit", "--config", str(config), *sizes, *small, BAR, "--trainer.accelerator=cpu"])
@@ -340,7 +350,8 @@ def test_files_in_the_released_format_train(folder, config, prepared):
         path = folder / "mine.h5"
     given = [f"--data.{name}={value}" for name, value in ({"path": path} | settings).items()]
     sizes = ["--data.num_train=3", "--data.num_val=1", "--data.num_test=1", "--data.batch_size=2"]
-    steps = ["--trainer.max_steps=1", "--trainer.accelerator=cpu", BAR, "--trainer.enable_model_summary=false"]
+    sizes += ["--model.num_slots=2", "--model.num_iterations=1"]
+    steps = ["--trainer.max_steps=1", "--trainer.accelerator=cpu", BAR]
     cli = main(["fit", "--config", str(ROOT / "configs" / f"{config}.yaml"), *given, *sizes, *steps])
     assert cli.trainer.global_step == 1
     main(["test", "--ckpt_path", "last", BAR])

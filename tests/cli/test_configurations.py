@@ -1,12 +1,10 @@
 """Configurations that come with the package are named anywhere."""
 
 import shutil
-import subprocess
-import sys
 
 import pytest
 import yaml
-from command import BAR, ROOT, run
+from command import BAR, ROOT
 
 from iodine_pl.cli import run_command
 from iodine_pl.configs import FOLDER, available, find_configuration
@@ -72,11 +70,10 @@ def test_a_path_is_returned_as_it_is(folder):
 def test_an_experiment_on_shipped_weights_is_a_page(folder):
     few = ["--data.num_train=8", "--data.num_val=2", "--data.num_test=3", "--data.batch_size=3"]
     weights = ["--ckpt_path", "tetrominoes", "--config", "experiments/segmentation"]
-    run("test", *weights, *few, BAR, "--trainer.accelerator=cpu", folder=folder)
+    run_command(["test", *weights, *few, BAR, "--trainer.accelerator=cpu"])
     made = folder / "runs/tetrominoes/version_0"
     assert (made / "experiments" / "segmentation.json").is_file()
-    report = [sys.executable, "-m", "iodine_pl.report", "runs/tetrominoes/version_0", "--images=2"]
-    subprocess.run(report, check=True, cwd=folder)
+    run_command(["report", "runs/tetrominoes/version_0", "--images=2"])
     page = (made / "report.html").read_text()
     assert "tetrominoes.ckpt" in page
     assert "Segmentation" in page

@@ -1,9 +1,9 @@
 """Freed memory stays with the process once that was asked for."""
 
-import subprocess
 import sys
 
 import pytest
+from command import run
 
 PROGRAM = """
 import resource, sys
@@ -22,9 +22,7 @@ print(min(faults[1:]))  # the system may add some of its own
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="concerns glibc")
-def test_large_arrays_are_not_mapped_anew():
-    faults = {}
-    for how in ("keep", "system"):
-        command = [sys.executable, "-c", PROGRAM, how]
-        faults[how] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def test_large_arrays_are_not_mapped_anew(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    faults = {how: int(run(how, folder=tmp_path, script=tmp_path / "program.py")) for how in ("keep", "system")}
     assert faults["keep"] < 16 < faults["system"]

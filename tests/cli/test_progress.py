@@ -2,11 +2,9 @@
 
 import os
 import struct
-import subprocess
-import sys
 
 import pytest
-from command import ROOT, TINY, environment, run
+from command import TINY, run, start
 
 from iodine_pl.cli.progress import table_of
 
@@ -17,11 +15,10 @@ STEPS = ["--trainer.max_steps=24", "--trainer.val_check_interval=5", "--trainer.
 
 def test_the_bar_counts_the_updates_of_the_whole_training(tmp_path):
     ours, theirs = pty.openpty()
-    command = [sys.executable, str(ROOT / "train.py"), "fit", *TINY, *STEPS]
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))  # rows and columns
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    said = b""
+    process = start("fit", *TINY, *STEPS, folder=tmp_path, output=os.ttyname(theirs))
+    said = os.read(ours, 1 << 16)
+    os.close(theirs)  # the command has it open
     while True:
         try:
             said += os.read(ours, 1 << 16)

@@ -13,15 +13,16 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from iodine_pl import __version__
 from iodine_pl.cli import run_command
-from iodine_pl.cli.stopping import StopAtSignal
+from iodine_pl.cli.stopping import _TWICE, StopAtSignal
 
-STEPS = 27  # epochs of 10 updates on one process, 5 on two
+STEPS = 16  # epochs of 6 updates on one process, 3 on two
 LAST = "runs/tetrominoes/version_0/checkpoints/last.ckpt"
 NUMBERS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 def arguments(processes, workers=0):
-    return [*TINY, BAR, f"--trainer.devices={processes}", f"--data.num_workers={workers}"]
+    few = ["--data.num_train=24", f"--data.num_workers={workers}"]
+    return [*TINY, *few, BAR, f"--trainer.devices={processes}"]
 
 
 def stop_at(step, where="train", rank=0):
@@ -78,16 +79,16 @@ def undisturbed(tmp_path_factory):
     ("processes", "workers", "step", "where", "rank", "signum", "whole_group"),
     [
         (1, 0, 7, "train", 0, signal.SIGTERM, False),
-        (1, 0, 9, "train", 0, signal.SIGINT, False),  # in the last batch of an epoch
+        (1, 0, 5, "train", 0, signal.SIGINT, False),  # in the last batch of an epoch
         (1, 2, 7, "train", 0, signal.SIGINT, True),  # as a terminal sends it
         (1, 2, 13, "train", 0, signal.SIGTERM, True),
-        (1, 0, 10, "validation", 0, signal.SIGTERM, False),
+        (1, 0, 6, "validation", 0, signal.SIGTERM, False),
         (2, 0, 0, "sanity check", 0, signal.SIGTERM, False),
         (2, 0, 0, "sanity check", 1, signal.SIGTERM, False),
         (2, 0, 7, "train", 0, signal.SIGTERM, False),
         (2, 0, 7, "train", 1, signal.SIGTERM, False),
         (2, 2, 7, "train", 0, signal.SIGINT, True),
-        (2, 0, 10, "validation", 0, signal.SIGINT, True),
+        (2, 0, 6, "validation", 0, signal.SIGINT, True),
     ],
 )
 def test_a_signal_saves_and_the_run_goes_on(
@@ -108,9 +109,9 @@ def test_a_validation_in_the_middle_of_an_epoch(tmp_path, tmp_path_factory):
     often = [*arguments(1), "--trainer.val_check_interval=4"]
     whole = tmp_path_factory.mktemp("whole")
     run(*often, f"--trainer.max_steps={STEPS}", folder=whole)
-    output, code = interrupted(tmp_path, *often, *stop_at(14, "validation"))
+    output, code = interrupted(tmp_path, *often, *stop_at(10, "validation"))
     assert code == 143, output
-    assert state(tmp_path)["global_step"] == 14
+    assert state(tmp_path)["global_step"] == 10
     run("--ckpt_path", "last", "--trainer.callbacks=null", folder=tmp_path, PYTHONPATH=modules())
     assert_same_run(tmp_path, whole)
 
@@ -131,9 +132,9 @@ def test_a_second_interrupt_ends_at_once(tmp_path, processes):
     while not (tmp_path / "waits").exists():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
-    for _ in range(2):
-        os.kill(process.pid, signal.SIGINT)
-        time.sleep(1)
+    os.kill(process.pid, signal.SIGINT)
+    time.sleep(1.5 * _TWICE)  # so that it is meant as a second one
+    os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 130, output
     assert "saved" not in output

@@ -5,14 +5,16 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from command import environment
+from command import start
+from interpreter import Interpreter
 from scene_files import joined
 
+from iodine_pl.cli import run_command
 from iodine_pl.datamodules import SceneDataModule, SceneDataset, SceneFileError
 from iodine_pl.datamodules.synthetic import shards
 from iodine_pl.datamodules.synthetic.clevr import ClevrGenerator
@@ -20,12 +22,16 @@ from iodine_pl.datamodules.synthetic.generator import Generator
 from iodine_pl.datamodules.synthetic.multi_dsprites import MultiDSpritesGenerator
 from iodine_pl.datamodules.synthetic.tetrominoes import TetrominoesGenerator
 
-COMMAND = [sys.executable, "-m", "iodine_pl.datamodules.generate"]
-
 
 @pytest.fixture
 def small_shards(monkeypatch):
     monkeypatch.setattr(TetrominoesGenerator, "shard", 256)
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Forks the other processes: importing torch and Lightning anew takes them longer than generating."""
+    monkeypatch.setattr(shards, "subprocess", SimpleNamespace(Popen=Interpreter, PIPE=subprocess.PIPE))
 
 
 def images(files):
@@ -70,16 +76,15 @@ def test_an_interruption_costs_the_file_it_was_at(tmp_path, small_shards, monkey
     np.testing.assert_array_equal(images(shards.generate(generator, tmp_path, 700)), joined(generator, 700)[0])
 
 
-def test_several_processes_make_the_same(tmp_path):
-    arguments = ["multi_dsprites", "--variant", "binarized", "--count", "10300", "--processes", "2"]
-    ran = subprocess.run(
-        [*COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment()
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert "10300 scenes in data/multi_dsprites_binarized_seed0 (2 files)" in ran.stdout
-    assert "10300/10300" in ran.stderr
+def test_several_processes_make_the_same(tmp_path, monkeypatch, capsys, forked):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(MultiDSpritesGenerator, "shard", 256)
+    run_command(["generate", "multi_dsprites", "--variant=binarized", "--count=300", "--processes=2"])
+    said = capsys.readouterr()
+    assert "300 scenes in data/multi_dsprites_binarized_seed0 (2 files)" in said.out
+    assert "300/300" in said.err
     made = images(tmp_path / "data" / "multi_dsprites_binarized_seed0")
-    np.testing.assert_array_equal(made[-60:], joined(MultiDSpritesGenerator(0, "binarized"), 10300)[0][-60:])
+    np.testing.assert_array_equal(made, joined(MultiDSpritesGenerator(0, "binarized"), 300)[0])
 
 
 class Gray(Generator):
@@ -98,7 +103,7 @@ class GrayDataModule(SceneDataModule):
     generator = Gray()
 
 
-def test_a_generator_needs_no_registration(tmp_path, monkeypatch):
+def test_a_generator_needs_no_registration(tmp_path, monkeypatch, forked):
     monkeypatch.setattr(shards, "default_processes", lambda generator: 2)
     data = GrayDataModule(data_dir=tmp_path, num_train=130, num_val=30, num_test=30, batch_size=10)
     data.prepare_data()
@@ -128,13 +133,13 @@ class Fails(Gray):
         return super().scenes(start, stop)
 
 
-def test_a_process_that_fails_is_heard(tmp_path):
+def test_a_process_that_fails_is_heard(tmp_path, forked):
     with pytest.raises(RuntimeError, match=r"a process that generated scenes failed:\n(.*\n)*.*KeyError: 'broken'"):
         shards.generate(Fails(), tmp_path, 128, processes=2)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, processes):
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, forked, processes):
     (tmp_path / "data").write_text("a file")
     with pytest.raises(SceneFileError, match=r"^\S+\.h5 cannot be written: .* is not a folder. Name another one$"):
         shards.generate(Gray(), tmp_path / "data", 128, processes=processes)
@@ -151,19 +156,11 @@ def test_the_space_is_asked_for_first(tmp_path, monkeypatch):
 
 def test_no_process_outlives_a_kill(tmp_path):
     arguments = ["multi_dsprites", "--count", "400000", "--processes", "2"]
-    parent = subprocess.Popen(
-        [*COMMAND, *arguments],
-        cwd=tmp_path,
-        env=environment(),
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    parent = start(*arguments, folder=tmp_path, module="iodine_pl.datamodules.generate")
     try:
-        seen = b""
-        while b"scenes/s]" not in seen or b" 0/400000" in seen[-150:]:
-            piece = parent.stderr.read1(1 << 16)
-            assert piece, seen
-            seen += piece
+        while len(list(tmp_path.rglob("*.partial"))) < 2:  # each of the others has begun a file
+            assert parent.poll() is None, parent.communicate()[0]
+            time.sleep(0.05)
         parent.send_signal(signal.SIGTERM)
         parent.wait(60)
         deadline = time.monotonic() + 60  # the others notice at the next line that they write
@@ -172,10 +169,9 @@ def test_no_process_outlives_a_kill(tmp_path):
                 os.killpg(parent.pid, 0)
             except ProcessLookupError:
                 break
-            time.sleep(0.2)
+            time.sleep(0.05)
         else:
             pytest.fail("processes are left")
     finally:
-        parent.stderr.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(parent.pid, signal.SIGKILL)

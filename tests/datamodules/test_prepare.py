@@ -1,10 +1,7 @@
 """The command that downloads and converts, as it is typed."""
 
-import subprocess
-import sys
-
 import pytest
-from command import environment
+from command import start
 from reference import DATA
 
 from iodine_pl.cli import run_command
@@ -42,19 +39,13 @@ def test_each_dataset(tmp_path, monkeypatch, capsys, arguments, name, shape, cou
 
 
 def test_another_dataset_is_recognised(tmp_path):
-    command = [sys.executable, "-m", "iodine_pl.datamodules.prepare", "multi_dsprites", "--variant", "binarized"]
-    ran = subprocess.run(
-        [*command, "--source", str(DATA / "multi_dsprites_synth.tfrecords")],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
-    )
+    arguments = ["multi_dsprites", "--variant", "binarized", "--source", DATA / "multi_dsprites_synth.tfrecords"]
+    ran = start(*arguments, folder=tmp_path, module="iodine_pl.datamodules.prepare")
+    said, _ = ran.communicate()
     assert ran.returncode == 2
-    assert "record 0: feature mask has 24576 elements, not 16384" in ran.stderr
-    assert "Is this the multi_dsprites_binarized file" in ran.stderr
-    assert "Traceback" not in ran.stderr
+    assert "record 0: feature mask has 24576 elements, not 16384" in said
+    assert "Is this the multi_dsprites_binarized file" in said
+    assert "Traceback" not in said
 
 
 def test_no_such_file(tmp_path):

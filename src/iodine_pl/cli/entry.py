@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import signal
 import sys
 import threading
@@ -38,6 +39,7 @@ _OF_LIGHTNING = {
 def prepare_process() -> None:
     """Sets the options that affect the whole process, which a command may set and the library may not."""
     keep_freed_memory()
+    gc.freeze()  # what is imported stays in memory; to search it for garbage at the end would take seconds
     # Densities far from a mean are denormal numbers, which slow a CPU down many times. They are set to zero.
     torch.set_flush_denormal(True)
     threading.excepthook = _tell_of_thread
