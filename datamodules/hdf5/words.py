@@ -17,10 +17,9 @@ def fixed(words: str | Sequence[str]) -> NDArray[np.bytes_]:
 
     Those of any length lie in a heap of the file, and HDF5's library can loop without end on a damaged one.
     """
-    single = isinstance(words, str)
-    coded = [word.encode() for word in ([words] if single else words)]
+    coded = [word.encode() for word in ([words] if isinstance(words, str) else words)]
     kind = h5py.string_dtype("utf-8", max([1, *map(len, coded)]))
-    return np.array(coded[0] if single else coded, kind)
+    return np.array(coded[0] if isinstance(words, str) else coded, kind)
 
 
 def words_of(attribute: Any) -> list[str]:
