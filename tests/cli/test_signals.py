@@ -128,7 +128,7 @@ def test_between_the_batches_of_one_update(tmp_path, tmp_path_factory):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_second_interrupt_ends_at_once(tmp_path, processes):
-    process = start(*arguments(processes), *stop_at(3), folder=tmp_path, PYTHONPATH=modules())
+    process = start(*arguments(processes), *stop_at(2), folder=tmp_path, PYTHONPATH=modules())
     while not (tmp_path / "waits").exists():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
