@@ -61,13 +61,13 @@ def two_processes(tmp_path_factory):
 def test_killed_in_the_middle_of_an_epoch(processes, workers, tmp_path, request):
     expected, arguments = request.getfixturevalue(processes)
     arguments = [*arguments, f"--data.num_workers={workers}", f"--trainer.max_steps={STEPS}"]
-    arguments += ["--last_checkpoint.every_n_train_steps=4", "--trainer.callbacks=kill_at.KillAt"]
-    arguments += ["--trainer.callbacks.step=10", "--last_checkpoint.every_n_minutes=null"]
+    arguments += ["--last_checkpoint.every_n_train_steps=7", "--trainer.callbacks=kill_at.KillAt"]
+    arguments += ["--trainer.callbacks.step=8", "--last_checkpoint.every_n_minutes=null"]
     modules = {"PYTHONPATH": str(Path(__file__).parents[1])}  # where kill_at is
     killed = start(*arguments, folder=tmp_path, **modules)
     output, _ = killed.communicate(timeout=300)
     assert killed.returncode == -signal.SIGKILL, output
-    assert state(tmp_path)["global_step"] == 8
+    assert state(tmp_path)["global_step"] == 7
     run("--ckpt_path", "last", "--trainer.callbacks=null", folder=tmp_path, **modules)
     assert_same_run(tmp_path, expected)
 
@@ -76,13 +76,13 @@ def test_killed_in_the_middle_of_an_epoch(processes, workers, tmp_path, request)
 def test_one_process_of_two_is_killed(two_processes, rank, tmp_path):
     """The other does not wait for it."""
     expected, arguments = two_processes
-    kill = ["--trainer.callbacks=kill_at.KillAt", "--trainer.callbacks.step=10", f"--trainer.callbacks.rank={rank}"]
-    every = ["--last_checkpoint.every_n_train_steps=4", "--last_checkpoint.every_n_minutes=null"]
+    kill = ["--trainer.callbacks=kill_at.KillAt", "--trainer.callbacks.step=8", f"--trainer.callbacks.rank={rank}"]
+    every = ["--last_checkpoint.every_n_train_steps=7", "--last_checkpoint.every_n_minutes=null"]
     modules = {"PYTHONPATH": str(Path(__file__).parents[1])}  # where kill_at is
     ended = start(*arguments, f"--trainer.max_steps={STEPS}", *every, *kill, folder=tmp_path, **modules)
     output, _ = ended.communicate(timeout=120)
     assert ended.returncode not in (0, None), output
-    assert state(tmp_path)["global_step"] == 8
+    assert state(tmp_path)["global_step"] == 7
     run("--ckpt_path", "last", "--trainer.callbacks=null", folder=tmp_path, **modules)
     assert_same_run(tmp_path, expected)
 

@@ -128,12 +128,15 @@ def test_between_the_batches_of_one_update(tmp_path, tmp_path_factory):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_second_interrupt_ends_at_once(tmp_path, processes):
-    process = start(*arguments(processes), *stop_at(3), folder=tmp_path, PYTHONPATH=modules())
+    process = start(*arguments(processes), *stop_at(2), folder=tmp_path, PYTHONPATH=modules())
     while not (tmp_path / "waits").exists():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
-    time.sleep(1.5 * _TWICE)  # so that it is meant as a second one
+    while "Ctrl-C stops at once" not in process.output.read_text():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    time.sleep(1.1 * _TWICE)  # sooner it would be taken for the same
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 130, output
