@@ -110,8 +110,15 @@ class OptimizedModule(pl.LightningModule):
         if self.optimizer == "muon":
             rate, adam_rate = rates
             shared = self._trainer is not None and isinstance(self._trainer.strategy, DDPStrategy)
-            arguments = {"weight_decay": self.weight_decay, "betas": self.betas, "eps": self.adam_epsilon}
-            return Muon(self.parameters(), rate, adam_rate, shared=shared, **arguments)
+            return Muon(
+                self.parameters(),
+                rate,
+                adam_rate,
+                weight_decay=self.weight_decay,
+                betas=self.betas,
+                eps=self.adam_epsilon,
+                shared=shared,
+            )
         if self.optimizer == "adam":
             return torch.optim.Adam(self.parameters(), rates[0], betas=self.betas, eps=self.adam_epsilon, foreach=True)
         return TFAdam(self.parameters(), rates[0], betas=self.betas, eps=self.adam_epsilon)

@@ -68,7 +68,9 @@ def show(
         if trained is not None and (crop is not None or trained != (picture.height, picture.width)):
             picture = cut_square(picture, _side(trained), crop, name)
             if not said:
-                rank_zero_info(f"The images are resized to {trained[0]}x{trained[1]} pixels, the size of the training images.")
+                rank_zero_info(
+                    f"The images are resized to {trained[0]}x{trained[1]} pixels, the size of the training images."
+                )
             said = True
         elif size is not None or crop is not None:
             picture = cut_square(picture, size, crop, name)
