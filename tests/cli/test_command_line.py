@@ -158,7 +158,7 @@ def test_help_fits_on_two_screens_and_says_where_the_rest_is(folder, capsys):
         (["fit", "--model.help"], ["--model.num_slots"]),
         (["fit", "--data.help", "ClevrDataModule"], ["--data.max_objects"]),
         (["fit", "--trainer.help"], ["--trainer.accumulate_grad_batches"]),
-        (["prepare", "--help"], ["--source", "a file that you have"]),
+        (["prepare", "--help"], ["--source", "a local file"]),
         (["report", "--help"], ["--images"]),
     ):
         with contextlib.suppress(SystemExit):
