@@ -15,7 +15,8 @@ from iodine_pl.cli import run_command as main
 LAST = "runs/tetrominoes/version_0/checkpoints/last.ckpt"
 BEST = LAST.replace("last", "best")
 STEPS = 16  # epochs of 6 updates on one process, 3 on two
-FEW = [*TINY, BAR, "--data.num_train=24"]
+COARSE = [*TINY, BAR, "--data.pixel_stride=3"]
+FEW = [*COARSE, "--data.num_train=24"]
 
 
 def state(folder):
@@ -150,7 +151,7 @@ def whole(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        main([*TINY, BAR, f"--trainer.max_steps={request.param}"])
+        main([*COARSE, f"--trainer.max_steps={request.param}"])
     return request.param, folder
 
 
@@ -175,7 +176,7 @@ def test_a_validation_that_was_broken_off_is_made_up_for(where, every, whole, tm
     with monkeypatch.context() as patch:
         patch.setattr(LastCheckpoint, where, break_off)
         with pytest.raises(PowerCut):
-            main([*TINY, BAR, f"--trainer.max_steps={end}", f"--last_checkpoint.every_n_train_steps={every}"])
+            main([*COARSE, f"--trainer.max_steps={end}", f"--last_checkpoint.every_n_train_steps={every}"])
     main(["fit", "--ckpt_path", "last"])
     best = [torch.load(folder / BEST, weights_only=False) for folder in (expected, tmp_path)]
     scores = [each["callbacks"]["BestCheckpoint"]["best_model_score"] for each in best]
