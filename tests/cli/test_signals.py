@@ -21,7 +21,7 @@ NUMBERS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 def arguments(processes, workers=0):
-    few = ["--data.num_train=24", f"--data.num_workers={workers}"]
+    few = ["--data.num_train=24", "--data.pixel_stride=3", f"--data.num_workers={workers}"]
     return [*TINY, *few, BAR, f"--trainer.devices={processes}"]
 
 
