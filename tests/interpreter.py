@@ -37,8 +37,9 @@ class Interpreter:
             return self._command.wait()
 
     def kill(self):
-        with suppress(ProcessLookupError):
-            os.kill(self._command.pid, signal.SIGKILL)
+        if self._command.returncode is None:  # else the number may be another's
+            with suppress(ProcessLookupError):
+                os.kill(self._command.pid, signal.SIGKILL)
 
     def communicate(self):
         self.stdout.close()
