@@ -166,7 +166,8 @@ class Muon(TFAdam):
         sizes = [-0.2 * group["lr"] * math.sqrt(update.shape[1]) for update in updates]
         as_given = [update if len(p) == len(update) else update.T for p, update in zip(moved, updates, strict=True)]
         torch._foreach_mul_(as_given, sizes)
-        torch._foreach_mul_(moved, 1.0 - group["lr"] * group["weight_decay"])
+        if group["weight_decay"]:
+            torch._foreach_mul_(moved, 1.0 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(moved, [update.reshape(p.shape) for p, update in zip(moved, as_given, strict=True)])
 
 

@@ -68,13 +68,16 @@ def keyed_normal(shape: tuple[int, ...], *key: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
 
 
-def noise_for(images: Tensor, shape: tuple[int, ...], given: Tensor | None = None) -> Tensor:
+def noise_for(
+    images: Tensor, shape: tuple[int, ...], given: Tensor | None = None, axes: str = "T+1, B, K, D"
+) -> Tensor:
     """Returns ``given``, or fresh standard-normal numbers, with the type and device of ``images``.
 
     Args:
         images: ``(B, ...)``.
-        shape: ``(T+1, B, K, D)``.
+        shape: of the noise.
         given: noise of that shape.
+        axes: names of the axes, for the error.
 
     Raises:
         ValueError: if ``given`` has another shape.
@@ -82,5 +85,5 @@ def noise_for(images: Tensor, shape: tuple[int, ...], given: Tensor | None = Non
     if given is None:
         return torch.randn(shape, dtype=images.dtype, device=images.device)
     if tuple(given.shape) != shape:
-        raise ValueError(f"noise must be (T+1, B, K, D) = {shape}, got {tuple(given.shape)}")
+        raise ValueError(f"noise must be ({axes}) = {shape}, got {tuple(given.shape)}")
     return given.to(images, non_blocking=True)

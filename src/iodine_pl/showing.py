@@ -63,16 +63,12 @@ def show(
     """
     weights, model = ("", model) if isinstance(model, SceneModel) else (str(model), load_model(model))
     trained = _trained_size(model, weights) if size is None else None
-    tensors, names, said = [], [], False
+    tensors, names = [], []
     for name, picture in _named([images] if isinstance(images, _PICTURE) else images):
-        if trained is not None and (crop is not None or trained != (picture.height, picture.width)):
-            picture = cut_square(picture, _side(trained), crop, name)
-            if not said:
-                rank_zero_info(
-                    f"The images are resized to {trained[0]}x{trained[1]} pixels, the size of the training images."
-                )
-            said = True
-        elif size is not None or crop is not None:
+        if trained is not None and size is None and (crop is not None or trained != (picture.height, picture.width)):
+            size = _side(trained)
+            rank_zero_info(f"The images are resized to {size}x{size} pixels, the size of the training images.")
+        if size is not None or crop is not None:
             picture = cut_square(picture, size, crop, name)
         tensors.append(_tensor(name, picture, model.image_channels))
         names.append(name)
@@ -84,13 +80,13 @@ def show(
 
 
 def _trained_size(model: SceneModel, weights: str) -> tuple[int, int] | None:
-    """Returns (H, W) of the images that a model was trained on; None where neither it nor its checkpoint knows.
+    """Returns (H, W) of the images that a model was trained on; None for a model that was not trained.
 
     Args:
-        weights: what the model was loaded from just now, for messages; empty if it was not.
+        weights: the weights that the model was loaded from, for messages; empty for a model given as an object.
 
     Raises:
-        PictureError: if the data that its checkpoint names do not tell, or there is no knowing of ``weights``.
+        PictureError: if the size of the data in its checkpoint cannot be found, or ``weights`` name no data.
     """
     if model.trained_size is not None:
         return model.trained_size
@@ -113,7 +109,7 @@ def _side(size: tuple[int, int]) -> int:
     if size[0] != size[1]:
         raise PictureError(
             f"the model was trained on images of {size[0]}x{size[1]} pixels and an image here has another size: give "
-            "the size, the side of the square that it is made"
+            "the size, the side of the square to resize it to"
         )
     return size[0]
 

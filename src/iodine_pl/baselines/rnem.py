@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iodine_pl.misfit import ImageError
+from iodine_pl.posterior import noise_for
 from iodine_pl.result import Decomposition, Trace
 from iodine_pl.scene_model import Batch, SceneModel
 
@@ -181,10 +182,7 @@ class RNEM(SceneModel):
             )
         if shape[0] < 2 or shape[2] < 1:
             raise ValueError(f"R-NEM needs K and T of at least 1, got {shape[2]} and {shape[0] - 1}")
-        noise = torch.randn(shape, device=images.device) if noise is None else noise
-        if tuple(noise.shape) != shape:
-            raise ValueError(f"noise must be (T+1, B, K, H, W) = {shape}, got {tuple(noise.shape)}")
-        noise = noise.to(images)
+        noise = noise_for(images, shape, noise, axes="T+1, B, K, H, W")
         gamma = noise[0].abs()
         gamma = gamma / gamma.sum(dim=1, keepdim=True)  # (B, K, H, W)
         logits = torch.full_like(gamma, -math.inf)
