@@ -30,6 +30,7 @@ BATCH = 32
 LARGEST = 4096  # images in the largest batch to try
 PATIENCE = 4.0  # seconds of an update at which no larger batch is tried
 TOLERANCE = 2.0
+COMPARED_PIXELS = 4 * 64 * 64  # of the images whose errors are compared; on one small image chance decides the ratio
 
 
 def ways(device: str, tiny: bool) -> list[str]:
@@ -90,8 +91,9 @@ def _largest_batch(measured: Measured, how: tuple, most: int) -> str:
     return f"{fits} or more"
 
 
-def agreement(network: str, way: Way, mode: str, size: int, device: str, batch: int = 1, **small: object) -> dict:
+def agreement(network: str, way: Way, mode: str, size: int, device: str, **small: object) -> dict:
     """Returns the errors of a mode and of plain autograd in this way, both compared with float64 on the CPU."""
+    batch = min(BATCH, max(1, COMPARED_PIXELS // size**2))
     plainly = small | ({"input_gradients": "stopped"} if mode == "stopped" else {})
     measure = _numbers(Measured(network, batch, size, "cpu", Way(), "plain", **plainly), torch.float64)
     plain = _numbers(Measured(network, batch, size, device, Way(way.precision), "plain", **plainly))
