@@ -81,14 +81,20 @@ def test_adjusted_rand_index_can_be_monitored(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "what", "name"),
-    [(AdjustedRandIndex, "adjusted Rand index", "val/ari_fg"), (SegmentationScores, "mIoU or mBO", "val/miou")],
+    ("kinds", "named", "names"),
+    [
+        ([AdjustedRandIndex], "adjusted Rand index", ["val/ari_fg"]),
+        ([SegmentationScores, AdjustedRandIndex], "mIoU, mBO, adjusted Rand index", ["val/ari_fg", "val/miou"]),
+    ],
 )
-def test_batches_without_labels_are_said_once(tmp_path, kind, what, name):
-    with pytest.warns(UserWarning, match=f"have no label: no {what} is logged") as said:
-        results = trainer(tmp_path, kind()).validate(small(), loader(labelled=False))[0]
-    assert len([warning for warning in said if "no label" in str(warning.message)]) == 1
-    assert name not in results
+def test_one_warning_names_all_scores_that_need_labels(tmp_path, kinds, named, names):
+    callbacks = [kind() for kind in kinds]
+    with pytest.warns(UserWarning, match="no labels") as said:
+        results = trainer(tmp_path, *callbacks).validate(small(), loader(labeled=False))[0]
+    messages = [str(warning.message) for warning in said if "label" in str(warning.message)]
+    assert messages == [f"The images have no labels, so these scores are not logged: {named}"]
+    assert not set(names) & set(results)
+    assert set(names) <= set(trainer(tmp_path, *callbacks).validate(small(), loader())[0])
 
 
 @pytest.mark.parametrize("make", [small, Other])

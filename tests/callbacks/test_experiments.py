@@ -390,7 +390,7 @@ def other_test(callback, **images):
 def test_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MisconfigurationException, match="these have no label"):
-        other_test(Segmentation(), labelled=False)
+        other_test(Segmentation(), labeled=False)
     with pytest.raises(MisconfigurationException, match=r"Other\.forward takes no num_slots, num_iterations"):
         other_test(Generalisation(num_slots=[3]))
     with pytest.raises(MisconfigurationException, match="does not know the factors"):

@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -83,6 +84,7 @@ def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch, capsys):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # set back at the end
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     prepare_process()
     logger = RunLogger(RunFolder(tmp_path, "colors"))
     logger.log_metrics({"a": 1.0}, 0)

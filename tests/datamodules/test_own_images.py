@@ -92,7 +92,7 @@ def test_a_model_learns_from_clips(tmp_path):
     assert np.isfinite(float(model.loss(batch["image"])[0].detach()))
 
 
-@pytest.mark.filterwarnings("ignore:The batches have no label")
+@pytest.mark.filterwarnings("ignore:The images have no labels")
 def test_the_command_trains_on_photographs(tmp_path, monkeypatch):
     photographs(tmp_path / "pictures")
     monkeypatch.chdir(tmp_path)

@@ -73,16 +73,16 @@ def test_an_object_without_a_slot_has_a_color_of_its_own():
     assert sorted(nothing.slots) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("labelled", [True, False])
-def test_panel_has_a_row_for_each_image(labelled):
+@pytest.mark.parametrize("labeled", [True, False])
+def test_panel_has_a_row_for_each_image(labeled):
     images = torch.rand(2, 3, 40, 50)
-    label = torch.randint(0, 3, (2, 40, 50)) if labelled else None
+    label = torch.randint(0, 3, (2, 40, 50)) if labeled else None
     result = small()(images, return_steps=True).detach()
     panel = slot_panel(images, result, label)
     row = 40 * 2 + 2 + 4  # enlarged to 96 pixels at least, a frame, a gap
     assert panel.dtype == np.uint8
     assert panel.shape[0] - 2 * row == 28  # the heads
-    assert panel.shape[1] // (50 * 2 + 6) == 6 + labelled
+    assert panel.shape[1] // (50 * 2 + 6) == 6 + labeled
     first = panel[29 : 29 + 80 : 2, 5 : 5 + 100 : 2]
     assert np.array_equal(first, (images[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
     mean = result._replace(reconstruction=torch.zeros_like(result.reconstruction))
@@ -108,8 +108,8 @@ def test_truth_and_slots_share_their_colors():
     tile = panel[-68:, -302:-208]  # the background's column has nothing in the second row
     assert (tile == 255).all()
     assert not (panel[-140:-72, -302:-208] == 255).all()
-    unlabelled = slot_rows(images, result)
-    assert [(row.truth, row.ari) for row in unlabelled] == [(None, None)] * 2
+    unlabeled = slot_rows(images, result)
+    assert [(row.truth, row.ari) for row in unlabeled] == [(None, None)] * 2
 
 
 def test_an_image_without_objects_has_no_index():
