@@ -26,7 +26,7 @@ from iodine_pl.callbacks import AdjustedRandIndex
 from iodine_pl.callbacks.experiments import (
     Disentanglement,
     FactorProbe,
-    Generalisation,
+    Generalization,
     HeldOut,
     MultiModality,
     Segmentation,
@@ -213,11 +213,11 @@ def test_distinct_segmentations():
     assert len(distinct_segmentations(runs, without_the_odd_pixel, same=1.0)) == 1
 
 
-def test_generalisation_asks_for_each_number_of_slots(tmp_path, data_dir):
+def test_generalization_asks_for_each_number_of_slots(tmp_path, data_dir):
 
     torch.manual_seed(0)
     model = small()
-    callback = Generalisation(num_slots=[2, 5], num_iterations=[1, 3])
+    callback = Generalization(num_slots=[2, 5], num_iterations=[1, 3])
     found = experiment(callback, tmp_path, model, data_dir=data_dir)
     assert [(row["K"], row["T"]) for row in found["table"]] == [(2, 1), (2, 3), (5, 1), (5, 3)]
     assert len(found["steps"]["K = 5"]["mse"]["median"]) == 4
@@ -230,7 +230,7 @@ def test_generalisation_asks_for_each_number_of_slots(tmp_path, data_dir):
         mse += (result.reconstruction - batch["image"]).square().mean(dim=(1, 2, 3)).tolist()
     assert found["table"][-1]["MSE"] == pytest.approx(np.mean(mse), rel=1e-5)
     with pytest.raises(ValueError, match="increasing"):
-        Generalisation(num_slots=[2], num_iterations=[5, 3])
+        Generalization(num_slots=[2], num_iterations=[5, 3])
 
 
 def test_the_kl_of_latents_is_that_of_normal_distributions():
@@ -392,7 +392,7 @@ def test_says_what_is_missing(tmp_path, monkeypatch):
     with pytest.raises(MisconfigurationException, match="these have no label"):
         other_test(Segmentation(), labeled=False)
     with pytest.raises(MisconfigurationException, match=r"Other\.forward takes no num_slots, num_iterations"):
-        other_test(Generalisation(num_slots=[3]))
+        other_test(Generalization(num_slots=[3]))
     with pytest.raises(MisconfigurationException, match="does not know the factors"):
         other_test(FactorProbe())
     with pytest.raises(MisconfigurationException, match=r"give trainer\.test a datamodule"):

@@ -154,7 +154,7 @@ def test_images_alone(tmp_path):
         SceneDataset(tmp_path / "folder")[[5]]
 
 
-def test_grey_images_have_one_channel(tmp_path):
+def test_gray_images_have_one_channel(tmp_path):
     for i in range(2):
         Image.fromarray(noise(2)[0][i, :, :, 0]).save(tmp_path / f"{i}.png")
     assert SceneDataset(tmp_path)[[0]]["image"].shape == (1, 6, 6, 1)

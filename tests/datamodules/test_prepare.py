@@ -38,7 +38,7 @@ def test_each_dataset(tmp_path, monkeypatch, capsys, arguments, name, shape, cou
         main([str(word) for word in arguments])
 
 
-def test_another_dataset_is_recognised(tmp_path):
+def test_another_dataset_is_recognized(tmp_path):
     arguments = ["multi_dsprites", "--variant", "binarized", "--source", DATA / "multi_dsprites_synth.tfrecords"]
     ran = start(*arguments, folder=tmp_path, module="iodine_pl.datamodules.prepare")
     said, _ = ran.communicate()
