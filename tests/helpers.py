@@ -1,4 +1,4 @@
-"""What test modules share: a small model, images, somebody else's module, a Trainer."""
+"""Shared by the tests: a small model, images, a module that is not an IODINE, a Trainer."""
 
 import pytorch_lightning as pl
 import torch
@@ -60,7 +60,7 @@ class Images(torch.utils.data.Dataset):
 
 
 class Other(pl.LightningModule):
-    """Somebody's module: its masks are colors of the image; it is no IODINE and its steps return nothing."""
+    """A module that is not an IODINE: its masks are the colors of the image, and its steps return nothing."""
 
     def __init__(self):
         super().__init__()

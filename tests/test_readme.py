@@ -1,4 +1,4 @@
-"""What the README and the pages show runs, what they name is there, and the repository has one address."""
+"""The code in the README and the pages runs, the files that they name exist, and the repository has one address."""
 
 import re
 import subprocess
@@ -74,7 +74,7 @@ def test_named_configurations_exist():
 
 
 def test_one_address():
-    """The project's own address stands in many files, and is replaced in all of them at once."""
+    """The project's own address is in many files, and is replaced in all of them at once."""
     (address,) = re.findall(r'^Repository = "(.*)"', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
     texts = [page.read_text() for page in PAGES]
     texts += [

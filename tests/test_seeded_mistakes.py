@@ -111,7 +111,7 @@ def mutant(copy, monkeypatch, request):
 
 
 @pytest.mark.parametrize("mutant", OF_THE_REFERENCE, indirect=True)
-def test_is_noticed(mutant):
+def test_a_mistake_is_noticed(mutant):
     importlib.import_module("mutant_pl.official.variables")
     assert any(Reference(name, mutant).failures() for name in TINY)
 

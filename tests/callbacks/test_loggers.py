@@ -60,7 +60,7 @@ def test_tensorboard_gets_both(tmp_path):
     assert events.Tags()["tensors"] == ["experiments/colors/text_summary"]
 
 
-def test_every_logger_is_asked_and_others_are_passed_over(tmp_path):
+def test_every_logger_with_pictures_gets_them_and_others_are_skipped(tmp_path):
     loggers = [Silent(), CSVLogger(tmp_path), Pictures(), Artifacts()]
     made = trainer(tmp_path, SlotPanels(), logger=loggers)
     made.fit(small(), loader(), loader())

@@ -92,7 +92,7 @@ def test_rays_meet_solids_where_they_are(shape):
     gap = outside(points @ back.T, shape, radius)
     hits = (gap < 0).any(1)
     expected = along[(gap < 0).argmax(1)]
-    clear = np.abs(gap.min(1)) > 3e-3  # rays that just graze may go either way
+    clear = np.abs(gap.min(1)) > 3e-3  # a ray that just grazes may hit or miss
     solids = Solids(
         torch.tensor(place, dtype=torch.float32).view(1, 1, 3),
         torch.tensor([[radius]]),
@@ -247,6 +247,6 @@ def test_images_look_like_the_real_ones():
     assert (table(image, label).max(0) > table(*real).max(0)).all()
 
 
-def test_too_small():
+def test_too_small_an_image_is_refused():
     with pytest.raises(ValueError, match="size must be at least 8 pixels, got 4"):
         ClevrGenerator(size=4)

@@ -111,6 +111,6 @@ def test_orientation_is_counter_clockwise():
         assert widths[tip] <= 3
 
 
-def test_no_such_variant():
+def test_an_unknown_variant_is_refused():
     with pytest.raises(ValueError, match=r"variant must be one of binarized, .* got plaid"):
         MultiDSpritesGenerator(variant="plaid")

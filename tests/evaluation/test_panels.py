@@ -66,7 +66,7 @@ def test_slots_that_share_the_background_are_all_of_objects():
 
 
 def test_an_object_without_a_slot_has_a_color_of_its_own():
-    order = slot_order(one_hot(torch.tensor([0, 0, 1])[LABEL], 2), LABEL)  # the first is left to the background
+    order = slot_order(one_hot(torch.tensor([0, 0, 1])[LABEL], 2), LABEL)  # object 1 is in the background's
     assert order.slots == [0, 1]
     assert order.entities == [0, 2, 1]
     nothing = slot_order(torch.full((3, 4, 6), 1 / 3), torch.zeros_like(LABEL))
@@ -94,7 +94,7 @@ def test_panel_has_a_row_for_each_image(labeled):
 
 
 def test_truth_and_slots_share_their_colors():
-    """Of two images the slots are in another order, and only one has a background."""
+    """The two images have their slots in different orders, and only one has a background slot."""
     images = torch.rand(2, 3, 4, 6)
     result = small(num_slots=2)(images).detach()
     masks = torch.stack([one_hot((LABEL == 0).long(), 2), one_hot((torch.arange(6) < 3).long().expand(4, 6), 2)])
@@ -105,14 +105,14 @@ def test_truth_and_slots_share_their_colors():
     assert [row.background for row in rows] == [True, False]
     assert rows[0].ari == 1.0
     panel = slot_panel(images, result._replace(masks=masks), torch.stack([(LABEL > 0).long(), LABEL]))
-    tile = panel[-68:, -302:-208]  # the background's column has nothing in the second row
+    tile = panel[-68:, -302:-208]  # in the second row the background's column is empty
     assert (tile == 255).all()
     assert not (panel[-140:-72, -302:-208] == 255).all()
     unlabeled = slot_rows(images, result)
     assert [(row.truth, row.ari) for row in unlabeled] == [(None, None)] * 2
 
 
-def test_an_image_without_objects_has_no_index():
+def test_an_image_without_objects_has_no_ari():
     images = torch.rand(1, 3, 8, 8)
     (row,) = slot_rows(images, small()(images).detach(), torch.zeros(1, 8, 8, dtype=torch.uint8))
     assert row.ari != row.ari
