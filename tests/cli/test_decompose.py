@@ -60,6 +60,7 @@ def test_decompose_writes_a_panel(folder, monkeypatch, capsys):
         (["wide.png", "--out", "slots.jpg"], "slots.jpg is not the name of a PNG file"),
         (["wide.png", "--weights", "clevr7"], "there is no checkpoint clevr7"),
         (["wide.png", "--crop", "[0,0,41]"], "wide.png has 40 rows and 60 columns: the crop [0, 0, 41] is not in it"),
+        (["wide.png", "--num_slots", "0"], "error: num_slots must be at least 1 and num_iterations at least 0, got 0"),
         (["wide.png", "--size", "0"], "the size must be at least 1 pixel, got 0"),
     ],
 )

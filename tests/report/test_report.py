@@ -306,7 +306,7 @@ def test_a_report_shows_the_masks_that_the_test_scored(run_folder, monkeypatch):
         (
             {"images": 1, "data": "", "model": "", "checkpoint": "", "table": []}
             | {"pictures": [{"name": "old", "file": "old.png", "caption": ""}]},
-            r"No such file.*old\.png",
+            r"there is no file .*old\.png",
         ),
     ],
 )

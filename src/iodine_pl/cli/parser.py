@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
+from collections.abc import Iterable
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import docstring_parser
@@ -53,6 +54,14 @@ class _OneLine(ArgumentParser):
             option = found[1].split("=")[0]
             group = option.removeprefix("--").split(".")[0]
             said = f"there is no option {option}.{did_you_mean(option, self._known_options())}"
+        elif found := re.match(r"the following arguments are required: (.+)", message):
+            names = [self._as_typed(name) for name in found[1].split(", ")]
+            said = f"{self.prog} needs the argument{'s' if names[1:] else ''} {' and '.join(names)}"
+        elif found := re.match(r'expected "(\w+)" to be one of \{(.*)\}, but it was not provided', message):
+            said = f"{self.prog} needs the argument {found[1]}: {_listed(found[2].split(','))}"
+        elif found := re.match(r"argument (\w+): invalid choice: '(.*)' \(choose from (.*)\)", message):
+            choices = re.findall(r"[\w.]+", found[3])
+            said = f"{found[1]} must be {_listed(choices)}, got {found[2]}"
         elif found := re.match(r"Subcommand '(.*)' does not accept option '(.*)'", message):
             assert self._subcommands_action is not None
             parser = self._subcommands_action.choices[found[1]]
@@ -74,6 +83,10 @@ class _OneLine(ArgumentParser):
         option = f"--{group}.help" if f"--{group}.help" in parser._option_string_actions else "--help"
         end = "" if said.endswith("?") else "."
         return f"{said.rstrip('.')}{end} {parser.prog.replace(' [options]', '')} {option}{shown} lists the options"
+
+    def _as_typed(self, name: str) -> str:
+        options = [action.option_strings for action in self._actions if action.dest == name]
+        return options[0][-1] if options and options[0] else name
 
     def _known_options(self) -> list[str]:
         return list(self._option_string_actions)
@@ -138,5 +151,11 @@ def _about_value(key: str, words: str) -> str:
     if value is None or not expected:
         return words.strip() if key in words else f"{key}: {words.strip()}"
     kinds = [re.sub(r"<class '(?:.*\.)?(\w+)'>", r"\1", kind).replace("NoneType", "null") for kind in expected]
-    kinds = [" or ".join(re.findall(r"'([^']*)'", kind)) if "Literal[" in kind else kind for kind in kinds]
-    return f"{key} must be {' or '.join(dict.fromkeys(kinds))}, got {value[1].strip()}"
+    kinds = [one for kind in kinds for one in (re.findall(r"'([^']*)'", kind) if "Literal[" in kind else [kind])]
+    return f"{key} must be {_listed(kinds)}, got {value[1].strip()}"
+
+
+def _listed(words: Iterable[str]) -> str:
+    """Returns each word once, as ``a, b or c``."""
+    *most, last = dict.fromkeys(words)
+    return f"{', '.join(most)} or {last}" if most else last
