@@ -15,7 +15,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 import iodine_pl.baselines  # so that its classes can be named without their path
 from iodine_pl.cli.errors import CommandError, did_you_mean
-from iodine_pl.cli.help import help_of_command, subclasses_of
+from iodine_pl.cli.help import help_of_command, shipped, subclasses_of
 from iodine_pl.datamodules import TetrominoesDataModule
 
 __all__ = ["CommandParser", "FunctionParser"]
@@ -54,9 +54,16 @@ class _OneLine(ArgumentParser):
             option = found[1].split("=")[0]
             group = option.removeprefix("--").split(".")[0]
             said = f"there is no option {option}.{did_you_mean(option, self._known_options())}"
+            if not option.startswith("-"):
+                said = f"{option} is not an option: options begin with --"
         elif found := re.match(r"the following arguments are required: (.+)", message):
-            names = [self._as_typed(name) for name in found[1].split(", ")]
-            said = f"{self.prog} needs the argument{'s' if names[1:] else ''} {' and '.join(names)}"
+            names = found[1].split(", ")
+            if "." in names[0]:  # those of a subcommand
+                assert self._subcommands_action is not None
+                parser = self._subcommands_action.choices[names[0].split(".")[0]]
+                names = [name.split(".")[1] for name in names]
+            typed = " and ".join(parser._as_typed(name) for name in names)
+            said = f"{parser.prog.replace(' [options]', '')} needs the argument{'s' if names[1:] else ''} {typed}"
         elif found := re.match(r'expected "(\w+)" to be one of \{(.*)\}, but it was not provided', message):
             said = f"{self.prog} needs the argument {found[1]}: {_listed(found[2].split(','))}"
         elif found := re.match(r"argument (\w+): invalid choice: '(.*)' \(choose from (.*)\)", message):
@@ -143,7 +150,10 @@ def _about_value(key: str, words: str) -> str:
     """Returns what was expected of a value, from jsonargparse's lines for each type that it tried."""
     if missing := re.search(r"Expected a dot import path string: (\S+)", words):
         names = [kind.__name__ for kind in subclasses_of(_BASES.get(key, pl.Callback))]
-        return f"{key}: there is no class {missing[1]}.{did_you_mean(missing[1], names)}"
+        near = did_you_mean(missing[1], names)
+        if not near and key in _BASES:
+            near = f" Give {', '.join(shipped(_BASES[key]))} or the path of your own"
+        return f"{key}: there is no class {missing[1]}.{near}"
     if missing := re.search(r"(?:File does not exist|No such file).*?'([^']*)'", words):
         return f"{key}: there is no file {missing[1]}"
     value = re.search(r"(?:Given value|Got value): (.*)", words)
