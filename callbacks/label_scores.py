@@ -29,13 +29,13 @@ class LabelScores(pl.Callback):
     """
 
     scores: ClassVar[str]
-    """Name of the scores in messages."""
+    """Names of the scores in messages, separated by commas."""
     in_bar: ClassVar[tuple[str, ...]] = ()
     """The names of the scores in the progress bar."""
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
         self._metrics = metrics
-        self._said_no_labels = False
+        self._unlabeled = self._said_so = False
 
     @abstractmethod
     def add(self, label: Tensor, result: Any) -> None:
@@ -49,6 +49,7 @@ class LabelScores(pl.Callback):
         require_fields(self, pl_module, "masks")
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._unlabeled = False
         for metric in self._metrics.values():
             metric.reset()
             to_device(metric, pl_module.device)
@@ -63,9 +64,8 @@ class LabelScores(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if not isinstance(batch, dict) or "label" not in batch:
-            if not self._said_no_labels:
-                rank_zero_warn(f"The batches have no label: no {self.scores} is logged.")
-                self._said_no_labels = True
+            self._unlabeled = True
+            self._warn_once(trainer)
             return
         label = batch["label"] if batch["label"].ndim == 3 else batch["label"][:, -1]
         self.add(label, decomposition_of(pl_module, batch, outputs))
@@ -79,8 +79,16 @@ class LabelScores(pl.Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._log(pl_module, "test")
 
+    def _warn_once(self, trainer: pl.Trainer) -> None:
+        """Warns for all callbacks of this kind together, so that their user sees one warning."""
+        alike = [callback for callback in trainer.callbacks if isinstance(callback, LabelScores)]  # type: ignore[attr-defined]
+        if not any(callback._said_so for callback in alike):
+            scores = ", ".join(callback.scores for callback in alike)
+            rank_zero_warn(f"The images have no labels, so these scores are not logged: {scores}")
+        self._said_so = True
+
     def _log(self, pl_module: pl.LightningModule, stage: str) -> None:
-        if self._said_no_labels:
+        if self._unlabeled:
             return
         for name, value in self.means().items():
             # Already the same on all processes; sync_dist tells Lightning so.

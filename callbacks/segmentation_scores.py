@@ -22,7 +22,7 @@ class SegmentationScores(LabelScores):
     :class:`iodine_pl.callbacks.label_scores.LabelScores`.
     """
 
-    scores = "mIoU or mBO"
+    scores = "mIoU, mBO"
 
     def __init__(self) -> None:
         self._overlap = MeanOverlap()

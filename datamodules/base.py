@@ -230,7 +230,8 @@ class SceneDataModule(pl.LightningDataModule):
             raise
 
     def _not_found(self) -> SceneFileError:
-        return SceneFileError(f"{type(self).__name__}: there is no file {self.path}. Leave path out to generate")
+        remedy = "Give another path" if self.generator is None else "Leave path out to generate"
+        return SceneFileError(f"{type(self).__name__}: there is no file {self.path}. {remedy}")
 
     def setup(self, stage: str) -> None:
         """Opens the files and makes the splits. If a folder of images is predicted, all its images are."""

@@ -1,4 +1,4 @@
-"""Writes TensorFlow checkpoints, sound ones and others, with checksums that fit whatever is in them."""
+"""Writes valid and invalid TensorFlow checkpoints, whose checksums always match their content."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def number(value):
 
 
 def field(which, value):
-    """A protobuf field: a number, or bytes."""
+    """Returns a protobuf field: a number, or bytes."""
     if isinstance(value, int):
         return number(which << 3) + number(value)
     return number(which << 3 | 2) + number(len(value)) + value
@@ -29,7 +29,7 @@ def header(shards=1, endianness=0):
 
 
 def entry(array, offset, shard=0, **changed):
-    """The entry of an array, any part of it replaced."""
+    """Returns the entry of an array, with any part replaced."""
     said = {"dtype": NUMBERS[array.dtype.name], "shape": array.shape, "size": array.nbytes, "offset": offset} | changed
     axes = b"".join(field(2, field(1, length) if length else b"") for length in said["shape"])
     crc = masked_crc(array.tobytes()).to_bytes(4, "little")
@@ -40,7 +40,7 @@ def entry(array, offset, shard=0, **changed):
 
 
 def block(pairs, restart=16):
-    """A block of sorted pairs, keys shortened by what they share with the one before."""
+    """Returns a block of sorted pairs. Each key leaves out the prefix that it shares with the key before."""
     out, restarts, before = b"", [], b""
     for i, (key, value) in enumerate(pairs):
         shared = 0
@@ -61,7 +61,7 @@ def sealed(content, compression=0):
 
 
 def table(blocks, handles=None, compression=0):
-    """An index of these blocks, each a list of pairs; ``handles`` replaces what is said of where they are."""
+    """Returns an index of these blocks, each a list of pairs; ``handles`` replaces their stated positions."""
     out, places, last = b"", [], []
     for pairs in blocks:
         content = pairs if isinstance(pairs, bytes) else block(pairs)
@@ -80,7 +80,7 @@ def table(blocks, handles=None, compression=0):
 
 
 def bundle(arrays, per_block=1000):
-    """The index and the data of a sound checkpoint."""
+    """Returns the index and the data of a valid checkpoint."""
     pairs, data = [(b"", header())], b""
     for name in sorted(arrays):
         pairs.append((name.encode(), entry(arrays[name], len(data))))
@@ -89,7 +89,7 @@ def bundle(arrays, per_block=1000):
 
 
 def write(folder, arrays, prefix="model.ckpt"):
-    """Writes a checkpoint into a folder, made if need be, and returns the folder."""
+    """Writes a checkpoint into a folder, which is made if it is missing, and returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     index, data = bundle({name: np.asarray(value) for name, value in arrays.items()})
     (folder / f"{prefix}.index").write_bytes(index)

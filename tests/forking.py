@@ -1,4 +1,4 @@
-"""Runs a benchmark with forked processes where it has them begin anew, which would import torch and Lightning in each.
+"""Runs a benchmark whose new processes are forked instead, since each would import torch and Lightning.
 
 python tests/forking.py SCRIPT ARGUMENT ...
 """

@@ -1,4 +1,4 @@
-"""The losses of twenty updates of each shipped configuration, in float64. As a script it writes them anew."""
+"""The losses of twenty updates of each shipped configuration, in float64. Run as a script, it writes them."""
 
 import json
 from importlib import import_module

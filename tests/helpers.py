@@ -1,4 +1,4 @@
-"""What test modules share: a small model, images, somebody else's module, a Trainer."""
+"""Shared by the tests: a small model, images, a module that is not an IODINE, a Trainer."""
 
 import pytorch_lightning as pl
 import torch
@@ -45,22 +45,22 @@ def update_of(model, monkeypatch):
 class Images(torch.utils.data.Dataset):
     """Fixed random images with labels, some without foreground."""
 
-    def __init__(self, count=7, labelled=True):
+    def __init__(self, count=7, labeled=True):
         generator = torch.Generator().manual_seed(1)
         self.images = torch.rand(count, 3, 8, 8, generator=generator)
         self.labels = torch.randint(0, 3, (count, 8, 8), generator=generator)
         self.labels[2] = 0
-        self.labelled = labelled
+        self.labeled = labeled
 
     def __len__(self):
         return len(self.images)
 
     def __getitem__(self, i):
-        return {"image": self.images[i], "index": i} | ({"label": self.labels[i]} if self.labelled else {})
+        return {"image": self.images[i], "index": i} | ({"label": self.labels[i]} if self.labeled else {})
 
 
 class Other(pl.LightningModule):
-    """Somebody's module: its masks are colors of the image; it is no IODINE and its steps return nothing."""
+    """A module that is not an IODINE: its masks are the colors of the image, and its steps return nothing."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A hub on this machine, with the little of its protocol that one file needs."""
+"""A hub on this machine, with the part of the protocol that downloading a file needs."""
 
 import os
 import sys
@@ -41,7 +41,7 @@ class Hub:
 
 
 def of_standard_library(endpoint, cache):
-    """Returns a module that takes the place of huggingface_hub where that is not installed."""
+    """Returns a module that replaces huggingface_hub where that is not installed."""
 
     def hf_hub_download(repo_id, filename, revision=None):
         folder = Path(cache, f"models--{repo_id.replace('/', '--')}", "snapshots")
@@ -67,7 +67,7 @@ def of_standard_library(endpoint, cache):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A hub, to which huggingface_hub goes in place of the real one, with an empty cache."""
+    """Starts a hub that huggingface_hub uses instead of the real one, with an empty cache."""
     served = Hub()
 
     class Handler(BaseHTTPRequestHandler):

@@ -37,7 +37,7 @@ class Interpreter:
             return self._command.wait()
 
     def kill(self):
-        if self._command.returncode is None:  # else the number may be another's
+        if self._command.returncode is None:  # otherwise the number may belong to another process
             with suppress(ProcessLookupError):
                 os.kill(self._command.pid, signal.SIGKILL)
 

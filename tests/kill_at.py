@@ -1,4 +1,4 @@
-"""A callback that ends a run as a power cut would, or one of its processes."""
+"""A callback that kills a run, as a power cut would, or one of its processes."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 
 
 class KillAt(pl.Callback):
-    """Kills all processes of the run after an update, in the middle of whatever else they do.
+    """Kills all processes of the run after an update, whatever they are doing.
 
     Args:
         step: the update.

@@ -1,4 +1,4 @@
-"""Loggers with the interfaces of packages that the tests do without; each notes what it was given."""
+"""Loggers with the interfaces of packages that are not installed; each notes what it was given."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,7 @@ from pytorch_lightning.loggers import Logger
 
 
 class Silent(Logger):
-    """Takes numbers alone, and has no folder."""
+    """Takes only numbers, and has no folder."""
 
     name = version = None
 

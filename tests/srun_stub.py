@@ -1,4 +1,4 @@
-"""Stands for ``srun`` in test_slurm: runs one task, and sends it SIGTERM in the middle of a batch if it waits there."""
+"""Replaces ``srun`` in test_slurm: runs one task, and sends it SIGTERM if it waits in the middle of a batch."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A callback that holds a batch until a signal was sent."""
+"""Callbacks that hold a batch until a signal was sent, or leave the other processes alone."""
 
 import os
 import time
@@ -9,7 +9,7 @@ import torch
 
 
 class WaitAt(pl.Callback):
-    """Writes its process's number to ``waits`` in a batch after so many updates, and waits for ``go``."""
+    """Writes its process's number to ``waits`` in a batch after a number of updates, and waits for ``go``."""
 
     def __init__(self, step: int, where: str = "train", rank: int = 0) -> None:
         self.step = step
@@ -37,7 +37,7 @@ class WaitAt(pl.Callback):
 
 
 class LeaveAt(pl.Callback):
-    """Makes a process leave the others alone after an update.
+    """Makes a process stop answering the others after an update.
 
     Args:
         step: the update.

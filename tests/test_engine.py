@@ -14,7 +14,7 @@ from iodine_pl.layers import SameConv2d
 
 
 class Held:
-    """A tensor that waits for the backward pass."""
+    """A tensor that is kept for the backward pass."""
 
     def __init__(self, tensor):
         self.tensor = tensor
@@ -40,7 +40,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_loss_and_gradients_are_those_of_the_plain_form(name, mode):
+def test_loss_and_gradients_equal_the_plain_form(name, mode):
     settings = SMALL | NETWORKS[name] | MODES[mode]
     model = IODINE(**settings).double()
     with torch.no_grad():
@@ -78,7 +78,7 @@ def test_stopped_inputs_change_no_activation():
 
 
 def waiting_bytes(iterations, **arguments):
-    """Returns the size of what waits for the backward pass."""
+    """Returns the size in bytes of what is kept for the backward pass."""
     model = IODINE(**SMALL | arguments)
     held = weakref.WeakSet()
 
@@ -112,7 +112,7 @@ def test_with_stopped_inputs_no_activation_of_the_decoder_waits():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_update_leaves_nothing_for_the_garbage_collector(mode):
-    """Else the memory of several updates would pile up before it runs."""
+    """Otherwise the memory of several updates would pile up before it runs."""
     model, images = IODINE(**SMALL | MODES[mode]), torch.rand(2, 3, 9, 9)
 
     def image_sized():

@@ -27,14 +27,14 @@ def found_in(folder):
     return json.loads((folder / "out" / "gpu.json").read_text())
 
 
-def test_from_nothing_to_the_report_with_a_kill_between(tmp_path):
+def test_the_benchmark_reaches_its_report_after_a_kill(tmp_path):
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     slice_of(cut, "tests", "engine/tetrominoes", "data/tetrominoes")
     before = found_in(cut)
     said = slice_of(cut, "training/tetrominoes", "--", f"--trainer.callbacks+={KILLED}")
     assert "training/tetrominoes: to be continued" in said
     assert found_in(cut)["trainings"]["tetrominoes"]["updates"] == 4
-    shutil.rmtree(cut / "work")  # the next machine has only what lies in --out
+    shutil.rmtree(cut / "work")  # the next machine has only the files in --out
     slice_of(cut, "training/tetrominoes")
     (whole / "out").mkdir(parents=True)
     (whole / "out" / "gpu.json").write_text(json.dumps(before))

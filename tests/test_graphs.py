@@ -1,4 +1,4 @@
-"""A recorded loss; running the same code again stands for the recording, which only a GPU can make."""
+"""A recorded loss equals the plain one. Only a GPU can record, so here the same code runs again instead."""
 
 import copy
 import pickle
@@ -13,7 +13,7 @@ from iodine_pl import IODINE, graphs
 
 
 class Rerun:
-    """Does again what is recorded, and writes it where the recording wrote it."""
+    """Repeats the recorded code, and writes the results where the recording wrote them."""
 
     def __init__(self, run):
         self.run = run
@@ -32,7 +32,7 @@ def _tensors(written):
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """Has a CPU record; the list gets an entry for each recording."""
+    """Makes a CPU record; the list gets an entry for each recording."""
     made = []
 
     def captured(run, device):
@@ -56,7 +56,7 @@ def inputs(model, count=2):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_loss_gradients_and_result_are_those_without(mode, recorded):
+def test_loss_gradients_and_result_equal_those_without_graphs(mode, recorded):
     ours, theirs = pair(**MODES[mode])
     for _ in range(3):
         images, noise = inputs(ours)
@@ -75,7 +75,7 @@ def test_loss_gradients_and_result_are_those_without(mode, recorded):
     assert len(recorded) == 1
 
 
-def test_what_a_loss_returned_stays_when_the_next_is_computed(recorded):
+def test_a_returned_loss_is_not_changed_by_the_next(recorded):
     model, _ = pair()
     loss, result = model.loss(inputs(model)[0])
     value, masks = loss.item(), result.masks.clone()
@@ -116,7 +116,7 @@ def test_a_frozen_part_gets_no_gradient(recorded):
     torch.testing.assert_close(ours.initial_posterior.grad, theirs.initial_posterior.grad)
 
 
-def test_training_is_that_without(recorded, tmp_path):
+def test_training_equals_that_without_graphs(recorded, tmp_path):
     weights = []
     for cuda_graphs in (True, False):
         pl.seed_everything(0)
@@ -135,7 +135,7 @@ def test_a_copy_of_a_model_has_no_recording(recorded):
     assert len(recorded) == 3
 
 
-def test_another_device_computes_as_without():
+def test_another_device_computes_without_graphs():
     ours, theirs = pair()
     images, noise = inputs(ours)
     torch.testing.assert_close(ours.loss(images, noise=noise)[0], theirs.loss(images, noise=noise)[0], rtol=0, atol=0)

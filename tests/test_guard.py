@@ -42,7 +42,7 @@ def test_too_many_in_a_row_stop_training_and_name_the_term(tmp_path):
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
-def test_skips_between_good_updates_are_borne(tmp_path):
+def test_skips_between_good_updates_do_not_stop_training(tmp_path):
     model = small(max_skipped_updates=1)
     with pytest.warns(UserWarning, match="Skipped an update"):
         trainer = fit(model, with_bad(2, 6, 10), tmp_path)
@@ -71,7 +71,7 @@ def test_infinite_loss_with_finite_gradients_poisons_them():
 
 
 def test_far_off_image_values_train_without_a_skip(tmp_path):
-    """A float image in 0..255 misses every slot by far: wrong input, yet nothing breaks."""
+    """A float image in 0..255 is wrong input and far from every slot, but training continues."""
     model = small()
     with pytest.warns(UserWarning, match=r"IODINE takes float images in \[0, 1\], but the first are in \[.*, 25.*\]: "):
         fit(model, torch.rand(4, 3, 8, 8) * 255, tmp_path)

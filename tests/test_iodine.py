@@ -169,7 +169,7 @@ def test_results_do_not_depend_on_the_other_images_when_the_batch_size_is_given(
 
 
 class Foreign(pl.LightningModule):
-    """A pipeline of somebody's, with an IODINE inside."""
+    """A module of a user that holds an IODINE."""
 
     def __init__(self):
         super().__init__()
@@ -185,7 +185,7 @@ class Foreign(pl.LightningModule):
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
 @pytest.mark.parametrize("make", [small, Foreign])
-def test_under_anybodys_trainer(command, make, tmp_path):
+def test_a_plain_trainer_runs_every_command(command, make, tmp_path):
     model = make()
     trainer = pl.Trainer(
         accelerator="cpu",

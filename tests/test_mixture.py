@@ -65,8 +65,8 @@ def test_responsibilities_and_mask_posterior_are_those_of_the_slots_own_densitie
     torch.testing.assert_close(mix.mask_posterior(1e-6), p / (p.sum(1, keepdim=True) + 1e-6))
 
 
-def test_hedging_pays_under_the_mixture_alone():
-    """A pixel that may be black or red, half and half: two slots that share it against one at the average."""
+def test_hedging_pays_only_under_the_mixture():
+    """A pixel is black or red with equal probability: two slots share it, or one slot shows the average."""
     red, black, both = torch.tensor([1.0, 0, 0]), torch.zeros(3), torch.tensor([0.5, 0, 0])
     flat, one = torch.zeros(2, 2, 1, 1), torch.tensor([99.0, 0]).expand(2, 2).reshape(2, 2, 1, 1)
     images = torch.stack([red, black]).view(2, 3, 1, 1)
@@ -133,7 +133,7 @@ def test_leaving_out_the_only_slot_compares_with_nothing(name, likelihood):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_leaving_out_the_slot_that_has_all_mask_stays_finite(name):
-    """The others' masks are zero in float32: what they would show is not known."""
+    """The masks of the other slots are zero in float32, so what they would show is unknown."""
     distribution = make_distribution(name)
     logits = torch.tensor([500.0, 0.0, 0.0]).view(1, 3, 1, 1)
     decoded = Decoded(logits, torch.rand(1, 3, 3, 1, 1))

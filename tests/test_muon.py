@@ -31,7 +31,7 @@ def test_no_gradient_is_no_update():
     assert (orthogonalized(torch.zeros(1, 3, 4)) == 0).all()
 
 
-def test_is_the_formula_for_matrices_and_adam_for_all_else():
+def test_muon_is_the_formula_for_matrices_and_adam_otherwise():
     assert not muon_failures(iodine_pl)
 
 
@@ -58,7 +58,7 @@ def test_passes_over_a_parameter_without_gradient():
 
 
 def test_the_closure_sees_every_parameter():
-    """Lightning clips gradients by value in it, through the optimizer's groups."""
+    """Lightning clips gradients by value in the closure, through the optimizer's groups."""
     parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in SHAPES]
     optimizer = Muon(parameters, lr=0.1)
 
@@ -73,7 +73,7 @@ def test_the_closure_sees_every_parameter():
 
 
 def test_a_skipped_update_exchanges_nothing():
-    """No process group is there to exchange it with."""
+    """There is no process group, so an exchange would raise."""
     still = torch.nn.Parameter(torch.ones(2, 3))
     Muon([still], shared=True).step()
     assert (still == 1).all()

@@ -1,6 +1,6 @@
 """A GPU computes what the CPU computes, and nothing in an update or an evaluation waits for it.
 
-Skipped where there is no GPU. TESTED_DEVICE=cpu runs on the CPU what can be run there: do the tests themselves work?
+Skipped where there is no GPU. TESTED_DEVICE=cpu runs the tests on the CPU where possible, to check the tests.
 """
 
 import os
@@ -22,14 +22,14 @@ LIKELIHOODS = {"mixture": {}, "mean": {"pixel_likelihood": "mean", "bounded_mean
 
 pytestmark = [
     pytest.mark.skipif(ON_GPU and not torch.cuda.is_available(), reason="there is no GPU"),
-    pytest.mark.filterwarnings("default"),  # of a GPU that is not used, and of the mode in which waiting is an error
+    pytest.mark.filterwarnings("default"),  # about an unused GPU, and the mode in which waiting is an error
 ]
 needs_gpu = pytest.mark.skipif(not ON_GPU, reason="asks a GPU")
 
 
 @pytest.fixture
 def waiting_refused():
-    """Makes an error of every wait for the GPU."""
+    """Makes every wait for the GPU an error."""
     try:
         if ON_GPU:
             torch.cuda.set_sync_debug_mode("error")
@@ -113,7 +113,7 @@ def test_an_update_that_is_skipped_leaves_what_it_leaves_on_the_cpu(tmp_path):
     states = {}
     for accelerator in ("cpu", "gpu" if ON_GPU else "cpu"):
         torch.manual_seed(0)
-        model = small(learning_rate=1e-2).double()  # Adam makes whole steps of what is only rounding in float32
+        model = small(learning_rate=1e-2).double()  # Adam turns gradients that are only rounding errors into full steps
         fit(model, images, tmp_path, accelerator=accelerator, devices=1)
         states[accelerator] = {name: value.cpu() for name, value in model.state_dict().items()}
         assert model.guard.skipped == 1
@@ -125,7 +125,7 @@ def test_an_update_that_is_skipped_leaves_what_it_leaves_on_the_cpu(tmp_path):
 @needs_gpu
 @pytest.mark.parametrize("mode", ["full", "stopped"])
 @pytest.mark.parametrize("how", ["compile_networks", "cuda_graphs", "both"])
-@pytest.mark.filterwarnings("ignore")  # the compiler warns of itself
+@pytest.mark.filterwarnings("ignore")  # the compiler's own warnings
 def test_compiled_and_recorded(mode, how):
     torch._dynamo.reset()
     settings = SMALL | MODES[mode] | {"decoder_channels": (4,), "encoder_channels": (4,)}
@@ -144,7 +144,7 @@ def test_compiled_and_recorded(mode, how):
             value.backward()
         for (name, ours), theirs in zip(other.named_parameters(), model.parameters(), strict=True):
             assert (ours.grad - theirs.grad).norm() < 1e-8 * theirs.grad.norm(), name
-        with torch.no_grad():  # what is recorded reads the parameters anew
+        with torch.no_grad():  # the recording reads the current parameters
             for p in (*other.parameters(), *model.parameters()):
                 p.mul_(0.9)
 
@@ -161,7 +161,7 @@ def test_training_recorded_is_training(precision, tmp_path):
         fit(model, images, tmp_path, accelerator="gpu", devices=1, precision=precision)
         trained[cuda_graphs] = torch.cat([p.detach().cpu().flatten() for p in model.parameters()]) - before
     assert trained[False].norm() > 0
-    assert (trained[True] - trained[False]).norm() < 0.05 * trained[False].norm()  # Adam makes whole steps of rounding
+    assert (trained[True] - trained[False]).norm() < 0.05 * trained[False].norm()  # Adam enlarges rounding errors
 
 
 def test_clevr_is_rendered_as_on_the_cpu():

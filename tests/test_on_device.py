@@ -1,7 +1,7 @@
 """An update and an evaluation leave no tensor on the CPU and read no number back from the device.
 
-They run on ``meta``, where an operation raises on a tensor that was left on the CPU, and where nothing can be read.
-What a GPU does later than the CPU is then held against what the CPU does at once.
+They run on ``meta``, where an operation with a tensor on the CPU raises, and where no number can be read.
+What a GPU does later than the CPU is compared with what the CPU does at once.
 """
 
 import copy
@@ -25,7 +25,7 @@ META = torch.device("meta")
 
 @pytest.fixture
 def on_its_way(monkeypatch):
-    """Lets numbers of ``meta`` set out to the host, where none of them ever arrives."""
+    """Allows copies from ``meta`` to the host, which never arrive."""
     monkeypatch.setattr(Late, "__init__", lambda self, numbers: None)
     yield
     autograd._unread.clear()
@@ -33,7 +33,7 @@ def on_its_way(monkeypatch):
 
 @pytest.fixture
 def late(monkeypatch):
-    """Makes the CPU a device whose numbers are read later."""
+    """Makes the CPU behave like a device whose numbers are read later."""
     for module in (autograd, optimized):
         monkeypatch.setattr(module, "reading_waits", lambda x: True)
     yield
@@ -79,7 +79,7 @@ def test_an_evaluation(likelihood):
     assert result.masks.is_meta
 
 
-def test_an_update_by_plain_autograd_which_benchmarks_compare_with():
+def test_an_update_by_plain_autograd():
     loss, _ = PlainIODINE(**SMALL).to(META).loss(torch.rand(2, 3, 12, 12, device=META))
     loss.backward()
 
@@ -92,7 +92,7 @@ def test_the_index_stays_on_the_cpu_with_the_noise_that_it_keys():
 
 
 @pytest.mark.parametrize("optimizer", ["tf_adam", "adam", "muon"])
-def test_what_is_skipped_late_is_what_is_skipped_at_once(tmp_path, optimizer, request):
+def test_updates_skipped_late_equal_those_skipped_at_once(tmp_path, optimizer, request):
     images = torch.rand(16, 3, 8, 8)
     images[[1, 6, 9]] = torch.nan  # in the first update, the fourth and the fifth
     runs = []

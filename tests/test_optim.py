@@ -10,7 +10,7 @@ from iodine_pl import IODINE
 from iodine_pl.optim import TFAdam
 
 
-def test_is_the_formula_of_tensorflow():
+def test_adam_is_the_formula_of_tensorflow():
     w = torch.nn.Parameter(torch.randn(7, dtype=torch.float64))
     expected, m, v = w.detach().clone(), torch.zeros(7, dtype=torch.float64), torch.zeros(7, dtype=torch.float64)
     optimizer = TFAdam([w], lr=0.01, betas=(0.95, 0.999), eps=1e-3)  # a large epsilon, to see where it stands

@@ -1,4 +1,4 @@
-"""Parts of a user's own: another input, another decoder, another pixel distribution."""
+"""A user's own parts: another input, another decoder, another pixel distribution."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ class WithPlanes(IODINE):
 
 
 class Laplace:
-    """A distribution of somebody's, about its parameter."""
+    """A user's distribution, centered at its parameter."""
 
     @property
     def about(self):
@@ -140,7 +140,7 @@ def test_what_does_not_go_together_is_refused(arguments, words):
         IODINE(**SMALL | arguments)
 
 
-def test_a_network_gives_what_is_not_said():
+def test_a_network_sets_the_arguments_that_are_not_given():
     model = IODINE(network="clevr6", num_slots=5, mlp_sizes=(9,), lstm_size=0)
     assert (model.num_slots, model.num_iterations, model.latent_size) == (5, 5, 64)
     assert model.refinement.lstm is None

@@ -1,4 +1,4 @@
-"""The wheel, in somebody else's project."""
+"""The wheel works in another project."""
 
 import subprocess
 import sys

@@ -46,5 +46,5 @@ def test_a_baseline_too(name):
         VAE(**{name: (0,) if name == "decoder_channels" else 0})
 
 
-def test_what_is_at_the_border_is_taken():
+def test_an_argument_at_the_limit_is_accepted():
     small(gradient_clip_norm=None, learning_rate=0.0, betas=(0.0, 0.999), lstm_size=0, seed=0, batch_size=None)

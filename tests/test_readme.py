@@ -1,4 +1,4 @@
-"""What the README and the pages show runs, what they name is there, and the repository has one address."""
+"""The code in the README and the pages runs, the files that they name exist, and the repository has one address."""
 
 import re
 import subprocess
@@ -74,7 +74,7 @@ def test_named_configurations_exist():
 
 
 def test_one_address():
-    """The project's own address stands in many files, and is replaced in all of them at once."""
+    """The project's own address is in many files, and is replaced in all of them at once."""
     (address,) = re.findall(r'^Repository = "(.*)"', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
     texts = [page.read_text() for page in PAGES]
     texts += [
@@ -91,6 +91,6 @@ def test_links_of_a_release_are_absolute(tmp_path):
     subprocess.run(command, check=True)
     links = re.findall(r"\]\(([^)]*)\)", (tmp_path / "README.md").read_text())
     assert all(link.startswith(("https://", "#")) for link in links)
-    assert "https://raw.githubusercontent.com/someone/iodine-pl/v9/docs/results/tetrominoes_slots.png" in links
+    assert "https://raw.githubusercontent.com/someone/iodine-pl/v9/docs/results/tetrominoes_full_size_slots.png" in links
     assert "https://github.com/someone/iodine-pl/blob/v9/docs/data.md#your-own-data" in links
     assert "https://github.com/someone/iodine-pl/actions/workflows/ci.yml/badge.svg" in links

@@ -62,7 +62,7 @@ def test_without_layer_norm_the_size_of_a_gradient_matters():
         assert torch.allclose(network(inputs)[0], network(larger)[0], atol=1e-6) is layer_norm
 
 
-def test_nothing_goes_back_through_a_stopped_input_without_layer_norm():
+def test_no_gradient_passes_a_stopped_input_without_layer_norm():
     model = IODINE(**SMALL, layer_norm=False).double()
     gradient = inputs_of().mean_gradient.requires_grad_()
     update, _ = model.refinement(inputs_of()._replace(mean_gradient=gradient))

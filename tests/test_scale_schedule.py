@@ -36,7 +36,7 @@ def small(scale, **arguments):
 
 
 class Scales(pl.Callback):
-    """Keeps the scale of every update, that of the model and the one that was logged."""
+    """Keeps the model's scale and the logged scale of every update."""
 
     def __init__(self):
         self.seen = []

@@ -34,7 +34,7 @@ OF_THE_REFERENCE = {
     "cosine frequencies swapped": ("layers.py", "fw,gh->fghw", "fw,gh->gfhw"),
     "symmetric padding": ("layers.py", "return total // 2, total - total // 2", "return (total + 1) // 2, total - (total + 1) // 2"),
     "mask posterior with the masks": ("mixture.py", "likelihood = self.slot_log_prob.exp()", "likelihood = self.joint.exp()"),
-    "leave one out without renormalising": ("mixture.py", "return joint - masks", "return joint"),
+    "leave one out without renormalizing": ("mixture.py", "return joint - masks", "return joint"),
     "one density per channel": ("mixture.py", "self.image, self.parameters).sum(dim=2)", "self.image, self.parameters).mean(dim=2)"),
     "layer norm over pixels only": ("layers.py", "F.layer_norm(x, x.shape[1:]", "F.layer_norm(x, x.shape[2:] or x.shape[1:]"),
     "no forget bias": ("layers.py", "torch.sigmoid(f + self.forget_bias)", "torch.sigmoid(f)"),
@@ -55,7 +55,7 @@ OF_THE_MEAN = {
     "the common part counted for all channels": ("distributions.py", "(r / (1.0 + (error.shape[-3] - 1) * r))", "r"),
     "determinant of the common part alone": ("distributions.py", "+ (channels - 1) * math.log1p(-r)", ""),
     "density of the parameter": ("distributions.py", "self.about.log_prob(x, torch.sigmoid(parameter))", "self.about.log_prob(x, parameter)"),
-    "the rest not renormalised": ("mixture.py", "/ _sum_of_others(masks).clamp(min=tiny)", ""),
+    "the rest not renormalized": ("mixture.py", "/ _sum_of_others(masks).clamp(min=tiny)", ""),
     "the rest of one slot more": ("mixture.py", "after[1:], strict=True", "after[:-1], strict=True"),
     "one responsibility for all channels": ("mixture.py", "responsibility = self.channel_joint.softmax(dim=1)", "responsibility = self.joint.softmax(dim=1).unsqueeze(2).expand_as(self.channel_joint)"),
     "channels averaged": ("mixture.py", "torch.logsumexp(self.channel_joint, dim=1).sum(dim=1)", "torch.logsumexp(self.channel_joint, dim=1).mean(dim=1)"),
@@ -111,7 +111,7 @@ def mutant(copy, monkeypatch, request):
 
 
 @pytest.mark.parametrize("mutant", OF_THE_REFERENCE, indirect=True)
-def test_is_noticed(mutant):
+def test_a_mistake_is_noticed(mutant):
     importlib.import_module("mutant_pl.official.variables")
     assert any(Reference(name, mutant).failures() for name in TINY)
 

@@ -32,7 +32,7 @@ def gradients(model, frames, noise):
 @pytest.mark.parametrize("pixel_likelihood", ["mixture", "mean"])
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("input_gradients", ["full", "stopped"])
-def test_all_ways_agree_with_the_definition(input_gradients, recompute, pixel_likelihood):
+def test_all_engine_modes_agree_with_the_definition(input_gradients, recompute, pixel_likelihood):
     frames, noise = torch.rand(2, 3, 3, 9, 8).double(), torch.randn(3, 2, 3, 4).double()
     settings = SMALL | {"input_gradients": input_gradients, "pixel_likelihood": pixel_likelihood}
     model = IODINE(**settings, recompute=recompute).double()
@@ -45,7 +45,7 @@ def test_all_ways_agree_with_the_definition(input_gradients, recompute, pixel_li
         torch.testing.assert_close(mine[name], value, msg=name)
 
 
-def test_still_frames_are_an_image():
+def test_a_sequence_of_equal_frames_equals_an_image():
     model = IODINE(**SMALL).double().eval()
     image, noise = torch.rand(2, 3, 9, 8).double(), torch.randn(3, 2, 3, 4).double()
     one = model(image, noise=noise)
@@ -55,7 +55,7 @@ def test_still_frames_are_an_image():
 
 
 def test_each_step_sees_its_own_frame():
-    """Another frame 1 changes the likelihood of step 1 and what follows, not what came before."""
+    """Another frame 1 changes the likelihood at step 1 and later, not before."""
     model = IODINE(**SMALL).double().eval()
     frames, noise = torch.rand(1, 3, 3, 9, 8).double(), torch.randn(3, 1, 3, 4).double()
     changed = frames.clone()

@@ -1,4 +1,4 @@
-"""The script for SLURM puts itself back into the queue when its time is over, and goes on there to the end."""
+"""The script for SLURM requeues itself when its time is over, and continues to the end."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def submit(tmp_path):
     return submitted
 
 
-def test_it_requeues_and_goes_on(submit, tmp_path):
+def test_a_job_requeues_itself_and_continues(submit, tmp_path):
     arguments = [*TINY, BAR, "--trainer.max_steps=4"]
     assert submit(*arguments, f"--trainer.callbacks+={WAITS}") == 0
     said = (tmp_path / "output").read_text()
@@ -48,8 +48,8 @@ def test_it_requeues_and_goes_on(submit, tmp_path):
     assert submit(*arguments) == 0
     said = (tmp_path / "output").read_text().removeprefix(said)
     assert "Restoring states from the checkpoint path at runs/cluster/version_0/checkpoints/last.ckpt" in said
-    assert (tmp_path / "requeued").read_text() == "requeue 7\n"  # it is done
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["cluster"]  # and nothing for the next run to take
+    assert (tmp_path / "requeued").read_text() == "requeue 7\n"  # it is not requeued again
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["cluster"]  # nothing is left for the next run
     (run,) = (tmp_path / "runs" / "cluster").iterdir()
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
 

@@ -41,7 +41,7 @@ def test_cells_run(tmp_path, monkeypatch, capsys):
 
 
 def test_outputs_are_in_the_file():
-    """GitHub and the documentation show what is stored."""
+    """GitHub and the documentation show the stored outputs."""
     assert [cell["execution_count"] for cell in CODE] == list(range(1, len(CODE) + 1))
     kinds = [output["output_type"] for cell in CODE for output in cell["outputs"]]
     assert kinds.count("execute_result") == 5  # the pictures

@@ -17,7 +17,7 @@ SIZES = {"num_train": 26, "num_val": 1, "num_test": 1, "batch_size": 4}
 
 
 class Double(IODINE):
-    """Draws the noise of an image by its index, so that it does not matter which process has it."""
+    """Draws the noise of an image by its index, so that the process does not matter."""
 
     def training_step(self, batch, batch_idx):
         loss, _ = self.loss(batch, noise=self.evaluation_noise(batch, batch_idx))

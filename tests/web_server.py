@@ -47,7 +47,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server on this machine; its ``url`` is that of its one file. What reads from it does not pause."""
+    """A server on this machine; its ``url`` is that of its one file. Downloads retry without a pause."""
     monkeypatch.setattr("iodine_pl.files.download._PAUSE", 0.0)
     settings = Server()
 

@@ -1,4 +1,4 @@
-"""The likelihood of the mean and Muon written out, with autograd for every gradient: names what does not agree."""
+"""Writes out the likelihood of the mean and Muon, with autograd for every gradient, and names differences."""
 
 import importlib
 from itertools import product

@@ -5,9 +5,9 @@ They need ``pip install "iodine-pl[experiments]"``; without it, importing them r
 
 from iodine_pl.callbacks.experiments.disentanglement import Disentanglement
 from iodine_pl.callbacks.experiments.factor_probe import FactorProbe
-from iodine_pl.callbacks.experiments.generalisation import Generalisation
+from iodine_pl.callbacks.experiments.generalization import Generalization
 from iodine_pl.callbacks.experiments.held_out import HeldOut
 from iodine_pl.callbacks.experiments.multi_modality import MultiModality
 from iodine_pl.callbacks.experiments.segmentation import Segmentation
 
-__all__ = ["Disentanglement", "FactorProbe", "Generalisation", "HeldOut", "MultiModality", "Segmentation"]
+__all__ = ["Disentanglement", "FactorProbe", "Generalization", "HeldOut", "MultiModality", "Segmentation"]

@@ -80,7 +80,7 @@ CLEVR = Release(
         _scalars(11, "x", "y", "z", "rotation") | {"pixel_coords": (11, 3)},
         codes=("color", "material", "shape", "size"),
     ),
-    names={  # 1 to 5 follow from released images, gray and purple from the order of codes; yellow remains
+    names={  # color: 1 to 5 are in the first scene, 6 and 7 are inferred from the second, 8 is what remains
         "color": ("", "red", "cyan", "green", "blue", "brown", "gray", "purple", "yellow"),
         "material": ("", "rubber", "metal"),
         "shape": ("", "sphere", "cylinder", "cube"),

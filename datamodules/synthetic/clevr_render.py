@@ -84,8 +84,8 @@ class Stage:
 
     def entities(self, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Tensor:
         """Returns the visible entity at points of the image (R,) in every scene: (S, R), 0 for the table, 1, 2, ..."""
-        towards = np.stack([camera.directions(rows, columns) for camera in self.cameras])
-        origin, direction = self._rays(towards)
+        toward = np.stack([camera.directions(rows, columns) for camera in self.cameras])
+        origin, direction = self._rays(toward)
         hit = self.solids.closest(origin, direction, torch.full(direction.shape[:2], -1, device=self.device))
         return torch.where(hit.distance < self._table(origin, direction), hit.solid, -1) + 1
 
@@ -97,13 +97,13 @@ class Stage:
             random: (S, R, 8) uniform numbers.
         """
         each = zip(self.cameras, rows, columns, strict=True)
-        towards = np.stack([camera.directions(row, column) for camera, row, column in each])
-        origin, direction = self._rays(towards)
+        toward = np.stack([camera.directions(row, column) for camera, row, column in each])
+        origin, direction = self._rays(toward)
         nothing = torch.full(direction.shape[:2], -1, device=self.device)
         return self._look(origin, direction, nothing, random, depth=0).clamp(max=_BRIGHTEST)
 
-    def _rays(self, towards: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-        direction = torch.from_numpy(towards).to(self.device, torch.float32)
+    def _rays(self, toward: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+        direction = torch.from_numpy(toward).to(self.device, torch.float32)
         place = torch.from_numpy(np.stack([camera.place for camera in self.cameras])).to(direction)
         return place.unsqueeze(1).expand_as(direction).contiguous(), direction
 
@@ -163,25 +163,25 @@ class Stage:
                 axes, side = self._lamp_axes[:, lamp], _LAMP_SIDE[lamp]  # (S, 3, 3)
                 across = (random[..., 2 * lamp : 2 * lamp + 2] - 0.5) * side
                 place = self._lamps[:, None, lamp] + torch.bmm(across, axes[:, :2])
-                towards = place - surface.point
-                squared = towards.square().sum(-1)
+                toward = place - surface.point
+                squared = toward.square().sum(-1)
                 reach = squared.sqrt()
-                towards = towards / reach.unsqueeze(-1)
-                leaving = -torch.bmm(towards, axes[:, 2:].transpose(1, 2)).squeeze(-1)
+                toward = toward / reach.unsqueeze(-1)
+                leaving = -torch.bmm(toward, axes[:, 2:].transpose(1, 2)).squeeze(-1)
                 strength = leaving.clamp(min=0.0) * side**2 / squared
                 radiance = torch.tensor(_LAMP_RADIANCE[lamp], device=self.device)
             else:
-                towards = torch.tensor(_SUN, device=self.device).expand_as(surface.point)
+                toward = torch.tensor(_SUN, device=self.device).expand_as(surface.point)
                 reach, strength = torch.full_like(up[..., 0], _FAR), torch.ones_like(up[..., 0])
                 radiance = torch.full((3,), _SUN_IRRADIANCE, device=self.device)
-            falling = (towards * surface.normal).sum(-1)
+            falling = (toward * surface.normal).sum(-1)
             wanted = (falling > 0.0) & (strength > 0.0) & ~surface.lost
-            shadow = self.solids.blocked(surface.point, towards, reach, wanted, surface.solid)
+            shadow = self.solids.blocked(surface.point, toward, reach, wanted, surface.solid)
             arriving = (strength * falling * (wanted & ~shadow)).unsqueeze(-1) * radiance
             diffuse += arriving
-            shine = share * _ggx(surface.normal, -direction, towards, rough)
+            shine = share * _ggx(surface.normal, -direction, toward, rough)
             if sharp and lamp == 3:
-                shine = shine + surface.metal * _METAL_SHARP * _ggx(surface.normal, -direction, towards, _SUN_IN_METAL)
+                shine = shine + surface.metal * _METAL_SHARP * _ggx(surface.normal, -direction, toward, _SUN_IN_METAL)
             gloss += arriving * (shine * solids).unsqueeze(-1)
         return surface.color * diffuse / math.pi, gloss
 
@@ -244,13 +244,13 @@ def _fresnel(cosine: Tensor, index: float) -> Tensor:
     return 0.5 * straight.square() * (1.0 + crossed.square())
 
 
-def _ggx(normal: Tensor, view: Tensor, towards: Tensor, alpha: Tensor | float) -> Tensor:
+def _ggx(normal: Tensor, view: Tensor, toward: Tensor, alpha: Tensor | float) -> Tensor:
     """Returns the reflectance (S, R) of a rough colorless mirror (Walter et al. 2007)."""
-    half = torch.nn.functional.normalize(view + towards, dim=-1)
+    half = torch.nn.functional.normalize(view + toward, dim=-1)
     squared = torch.as_tensor(alpha, device=normal.device) ** 2
     peak = (normal * half).sum(-1).clamp(0.0, 1.0).square() * (squared - 1.0) + 1.0
     density = squared / (math.pi * peak.square())
-    out, in_ = ((normal * v).sum(-1).clamp(min=1e-3) for v in (view, towards))
+    out, in_ = ((normal * v).sum(-1).clamp(min=1e-3) for v in (view, toward))
     masking = [2.0 * c / (c + (squared + (1.0 - squared) * c.square()).sqrt()) for c in (out, in_)]
     return density * masking[0] * masking[1] / (4.0 * out * in_)
 

@@ -60,8 +60,8 @@ class Camera(NamedTuple):
         """Returns the unit directions (..., 3) of points of the image, given in pixels from its upper left corner."""
         scale = 2.0 * _HALF_WIDTH / FRAME[1]
         right = ((columns - FRAME[1] / 2) * scale)[..., None] * self.across
-        towards = right + ((rows - FRAME[0] / 2) * scale)[..., None] * self.down + self.ahead
-        return np.asarray(towards / np.linalg.norm(towards, axis=-1, keepdims=True))
+        toward = right + ((rows - FRAME[0] / 2) * scale)[..., None] * self.down + self.ahead
+        return np.asarray(toward / np.linalg.norm(toward, axis=-1, keepdims=True))
 
     def project(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns column, row and depth (..., 3) of points in the world."""

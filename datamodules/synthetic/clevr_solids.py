@@ -109,32 +109,32 @@ class Solids:
         """Returns the distances (P,) from rays to solids for ``pairs`` (scene, ray, solid), very large for a miss."""
         where, which = pairs[:2], (pairs[0], pairs[2])
         start = self._turned(origin[where] - self.place[which], which)
-        towards = self._turned(direction[where], which)
+        toward = self._turned(direction[where], which)
         radius, shape = self.radius[which], self.shape[which]
         edge, core = self._edge_and_core(which)
         distance = torch.empty_like(radius)
         for kind, meet in ((SPHERE, _sphere), (CYLINDER, _cylinder), (CUBE, _cube)):
             these = (shape == kind).nonzero().squeeze(1)
-            distance[these] = meet(start[these], towards[these], radius[these], edge[these], core[these])
+            distance[these] = meet(start[these], toward[these], radius[these], edge[these], core[these])
         return distance
 
 
-def _sphere(start: Tensor, towards: Tensor, radius: Tensor, edge: Tensor, core: Tensor) -> Tensor:
-    along = -(start * towards).sum(-1)
-    inside = radius.square() - (start + along.unsqueeze(-1) * towards).square().sum(-1)
+def _sphere(start: Tensor, toward: Tensor, radius: Tensor, edge: Tensor, core: Tensor) -> Tensor:
+    along = -(start * toward).sum(-1)
+    inside = radius.square() - (start + along.unsqueeze(-1) * toward).square().sum(-1)
     distance = along - inside.clamp(min=0.0).sqrt()
     return torch.where((inside > 0.0) & (distance > 0.0), distance, _FAR)
 
 
-def _slab(start: Tensor, towards: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+def _slab(start: Tensor, toward: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the distances at which rays enter and leave the space between two planes at -half and half."""
-    inverse = 1.0 / torch.where(towards.abs() < 1e-9, 1e-9, towards)
+    inverse = 1.0 / torch.where(toward.abs() < 1e-9, 1e-9, toward)
     middle, reach = -start * inverse, half * inverse.abs()
     return middle - reach, middle + reach
 
 
-def _cube(start: Tensor, towards: Tensor, radius: Tensor, edge: Tensor, core: Tensor) -> Tensor:
-    enter, leave = _slab(start, towards, radius.unsqueeze(-1))
+def _cube(start: Tensor, toward: Tensor, radius: Tensor, edge: Tensor, core: Tensor) -> Tensor:
+    enter, leave = _slab(start, toward, radius.unsqueeze(-1))
 
     def outside(point: Tensor, core: Tensor, edge: Tensor) -> Tensor:
         beyond = point.abs() - core.unsqueeze(-1)
@@ -142,15 +142,15 @@ def _cube(start: Tensor, towards: Tensor, radius: Tensor, edge: Tensor, core: Te
         outer: Tensor = torch.linalg.vector_norm(beyond.clamp(min=0.0), dim=-1)
         return outer + inner - edge
 
-    return _march(start, towards, enter.amax(-1), leave.amin(-1), core, edge, outside)
+    return _march(start, toward, enter.amax(-1), leave.amin(-1), core, edge, outside)
 
 
-def _cylinder(start: Tensor, towards: Tensor, radius: Tensor, edge: Tensor, core: Tensor) -> Tensor:
-    a = towards[:, :2].square().sum(-1).clamp(min=1e-9)
-    b = (start[:, :2] * towards[:, :2]).sum(-1)
+def _cylinder(start: Tensor, toward: Tensor, radius: Tensor, edge: Tensor, core: Tensor) -> Tensor:
+    a = toward[:, :2].square().sum(-1).clamp(min=1e-9)
+    b = (start[:, :2] * toward[:, :2]).sum(-1)
     inside = b.square() - a * (start[:, :2].square().sum(-1) - radius.square())
     half = inside.clamp(min=0.0).sqrt() / a
-    enter, leave = _slab(start[:, 2], towards[:, 2], radius)
+    enter, leave = _slab(start[:, 2], toward[:, 2], radius)
     leave = torch.where(inside > 0.0, torch.minimum(leave, half - b / a), -1.0)
 
     def outside(point: Tensor, core: Tensor, edge: Tensor) -> Tensor:
@@ -158,12 +158,12 @@ def _cylinder(start: Tensor, towards: Tensor, radius: Tensor, edge: Tensor, core
         top = point[:, 2].abs() - core
         return torch.hypot(side.clamp(min=0.0), top.clamp(min=0.0)) + torch.maximum(side, top).clamp(max=0.0) - edge
 
-    return _march(start, towards, torch.maximum(enter, -half - b / a), leave, core, edge, outside)
+    return _march(start, toward, torch.maximum(enter, -half - b / a), leave, core, edge, outside)
 
 
 def _march(
     start: Tensor,
-    towards: Tensor,
+    toward: Tensor,
     enter: Tensor,
     leave: Tensor,
     core: Tensor,
@@ -175,14 +175,14 @@ def _march(
     enter = enter.clamp(min=0.0)  # a ray may start between the two, at a rounded edge
     todo = (enter < leave).nonzero().squeeze(1)
     at = enter[todo]
-    start, towards, leave, core, edge = start[todo], towards[todo], leave[todo], core[todo], edge[todo]
+    start, toward, leave, core, edge = start[todo], toward[todo], leave[todo], core[todo], edge[todo]
     for _ in range(_STEPS):
-        gap = outside(start + at.unsqueeze(-1) * towards, core, edge)
+        gap = outside(start + at.unsqueeze(-1) * toward, core, edge)
         there = gap < _TOUCH * 0.05
         distance[todo[there]] = at[there]
         on = (~there & (at < leave)).nonzero().squeeze(1)
         at = (at + gap)[on]
-        todo, start, towards, leave, core, edge = todo[on], start[on], towards[on], leave[on], core[on], edge[on]
-    near = outside(start + at.unsqueeze(-1) * towards, core, edge) < _TOUCH
+        todo, start, toward, leave, core, edge = todo[on], start[on], toward[on], leave[on], core[on], edge[on]
+    near = outside(start + at.unsqueeze(-1) * toward, core, edge) < _TOUCH
     distance[todo[near]] = at[near]
     return distance

@@ -33,8 +33,8 @@ def warn_of_values(images: Tensor, model: str, binary: bool) -> None:
         )
     elif binary and ((images > 0) & (images < 1)).any():
         rank_zero_warn(
-            "Bernoulli pixels are 0 or 1, but the first images have values between: round them, or take "
-            "pixel_distribution='gaussian'"
+            f"{model} with pixel_distribution='bernoulli' takes pixels of 0 or 1, but the first images have values "
+            "between: round them, or train with another pixel_distribution"
         )
 
 

@@ -359,7 +359,9 @@ class IODINE(SceneModel):
                 f"num_iterations={images.shape[1] - 1}"
             )
         if shape[0] < 1 or shape[2] < 1:
-            raise ValueError(f"need num_slots >= 1 and num_iterations >= 0, got {shape[2]} and {shape[0] - 1}")
+            raise ValueError(
+                f"num_slots must be at least 1 and num_iterations at least 0, got {shape[2]} and {shape[0] - 1}"
+            )
         noise = noise_for(images, shape, noise)
         result: Decomposition = self._infer(images, noise, return_steps, torch.is_grad_enabled(), graph)
         return result

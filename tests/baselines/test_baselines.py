@@ -36,7 +36,7 @@ CASES = {"vae": (vae, lambda: torch.rand(2, 3, 11, 11).double(), 1, 0), "rnem": 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_is_a_decomposition(name):
+def test_a_baseline_returns_a_decomposition(name):
     make, images, slots, iterations = CASES[name]
     model, x = make(), images()
     result = model(x, return_steps=True)
@@ -115,7 +115,7 @@ def test_the_vae_is_one_slot_of_the_mixture():
         ),
     ],
 )
-def test_says_in_one_line_what_it_is(make, arguments, line):
+def test_a_baseline_describes_itself_in_one_line(make, arguments, line):
     assert repr(make(**arguments)).splitlines()[1].strip() == line
 
 
@@ -164,7 +164,7 @@ def test_no_gradient_goes_through_the_responsibilities():
         torch.testing.assert_close(a, b)
 
 
-def test_without_relations_slots_do_not_meet():
+def test_without_relations_slots_do_not_influence_each_other():
     """The state of a slot depends on that of another only with relations."""
     for relations in (True, False):
         recurrence = rnem(relations=relations).recurrence
@@ -175,7 +175,7 @@ def test_without_relations_slots_do_not_meet():
         assert same is not relations
 
 
-def test_slots_of_rnem_are_alike():
+def test_slots_of_rnem_can_be_permuted():
     """Permuting the slots' states and inputs permutes the result."""
     recurrence = rnem().recurrence
     inputs, state = torch.randn(2, 3, 512).double(), torch.randn(2, 3, 10).double()
@@ -183,7 +183,7 @@ def test_slots_of_rnem_are_alike():
     torch.testing.assert_close(recurrence(inputs[:, order], state[:, order]), recurrence(inputs, state)[:, order])
 
 
-def test_bits_are_flipped_in_training_alone():
+def test_bits_are_flipped_only_in_training():
     model, x = rnem(bit_flips=0.3), binary()
     seen = []
     model.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
@@ -201,7 +201,7 @@ def test_bits_are_flipped_in_training_alone():
     ("arguments", "words"),
     [({"image_size": 12}, "multiple of 8"), ({"bit_flips": 0.5}, "bit_flips"), ({"num_slots": 0}, "num_slots")],
 )
-def test_rnem_refuses(arguments, words):
+def test_rnem_refuses_wrong_arguments(arguments, words):
     with pytest.raises(ValueError, match=words):
         rnem(**arguments)
 
@@ -218,7 +218,7 @@ def test_rnem_refuses_images_of_another_size():
         ("tetrominoes_vae", ["--model.encoder_channels=[4,4,4]", "--model.decoder_channels=[4]"]),
     ],
 )
-def test_trains_and_tests_from_its_configuration(name, options, tmp_path, monkeypatch):
+def test_a_baseline_trains_and_tests_from_its_configuration(name, options, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = ["--data.num_train=8", "--data.num_val=2", "--data.num_test=3", "--data.batch_size=4"]
     trainer = ["--trainer.accelerator=cpu", "--trainer.max_steps=2", "--trainer.enable_model_summary=false", BAR]

@@ -1,4 +1,4 @@
-"""``best.ckpt`` is the best of all validations of its run, also where training stopped, went on or moved."""
+"""``best.ckpt`` is the best of all validations of its run, also after the run was stopped, continued or moved."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists a
 
 
 class Scored(Other):
-    """Validates to scores that are given, the last of them again and again."""
+    """Logs the given scores, one per validation, and then repeats the last one."""
 
     def __init__(self, *scores, name="val/ari_fg"):
         super().__init__()
@@ -43,7 +43,7 @@ def kept(folder):
 LAST = Path("checkpoints", "last.ckpt")
 
 
-def test_a_worse_model_does_not_take_the_place_of_the_last_validations(tmp_path):
+def test_best_is_not_replaced_by_a_worse_model_after_resuming(tmp_path):
     """last.ckpt was saved before the validation that found the best score."""
     train(tmp_path, Scored(0.1, 0.5), 2)
     best = train(tmp_path, Scored(0.2, 0.3), 4, tmp_path / LAST)

@@ -81,14 +81,20 @@ def test_adjusted_rand_index_can_be_monitored(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "what", "name"),
-    [(AdjustedRandIndex, "adjusted Rand index", "val/ari_fg"), (SegmentationScores, "mIoU or mBO", "val/miou")],
+    ("kinds", "named", "names"),
+    [
+        ([AdjustedRandIndex], "adjusted Rand index", ["val/ari_fg"]),
+        ([SegmentationScores, AdjustedRandIndex], "mIoU, mBO, adjusted Rand index", ["val/ari_fg", "val/miou"]),
+    ],
 )
-def test_batches_without_labels_are_said_once(tmp_path, kind, what, name):
-    with pytest.warns(UserWarning, match=f"have no label: no {what} is logged") as said:
-        results = trainer(tmp_path, kind()).validate(small(), loader(labelled=False))[0]
-    assert len([warning for warning in said if "no label" in str(warning.message)]) == 1
-    assert name not in results
+def test_one_warning_names_all_scores_that_need_labels(tmp_path, kinds, named, names):
+    callbacks = [kind() for kind in kinds]
+    with pytest.warns(UserWarning, match="no labels") as said:
+        results = trainer(tmp_path, *callbacks).validate(small(), loader(labeled=False))[0]
+    messages = [str(warning.message) for warning in said if "label" in str(warning.message)]
+    assert messages == [f"The images have no labels, so these scores are not logged: {named}"]
+    assert not set(names) & set(results)
+    assert set(names) <= set(trainer(tmp_path, *callbacks).validate(small(), loader())[0])
 
 
 @pytest.mark.parametrize("make", [small, Other])
@@ -109,7 +115,7 @@ def test_panels_are_drawn_without_a_logger_and_leave_the_random_state(tmp_path, 
     assert shown_in(pixels, 0)
 
 
-def test_panels_have_their_images_from_several_batches(tmp_path):
+def test_panels_collect_images_from_several_batches(tmp_path):
     panels = SlotPanels(num_images=5)
     trainer(tmp_path, panels).validate(Other(), torch.utils.data.DataLoader(Images(), batch_size=2))
     with Image.open(panels.latest) as picture:
@@ -120,7 +126,7 @@ def test_panels_have_their_images_from_several_batches(tmp_path):
 
 @pytest.mark.parametrize("keyed_by", ["index", "batch"])
 def test_panels_show_what_the_index_counted(tmp_path, monkeypatch, keyed_by):
-    """Both see the one decomposition that the step returned, and the steps end in it."""
+    """Both use the decomposition that the step returned; it is also the last refinement step."""
     scored, drawn, refined = counted_masks(monkeypatch), [], []
 
     def rows(images, result, label):
@@ -136,7 +142,7 @@ def test_panels_show_what_the_index_counted(tmp_path, monkeypatch, keyed_by):
     index = AdjustedRandIndex()
     batches = list(loader()) if keyed_by == "index" else [{k: b[k] for k in ("image", "label")} for b in loader()]
     trainer(tmp_path, index, SlotPanels(num_images=5)).validate(small(), DataLoader(batches, batch_size=None))
-    by_masks = scored[:: len(index._metrics)]  # of each batch the first metric, which has the masks
+    by_masks = scored[:: len(index._metrics)]  # the first metric of each batch, which has the masks
     assert len(by_masks) == 3
     assert len(drawn) == 2
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(drawn, by_masks, strict=False))
@@ -152,7 +158,7 @@ def test_panels_show_what_the_index_counted(tmp_path, monkeypatch, keyed_by):
     assert not np.array_equal(refinement[-ROW:, name:], slots[HEADS : HEADS + ROW])  # decoded from the mean
 
 
-def test_panels_come_after_every_nth_validation(tmp_path):
+def test_panels_are_drawn_after_every_nth_validation(tmp_path):
     trainer(tmp_path, SlotPanels(1, every_n_validations=2), max_epochs=3, num_sanity_val_steps=2).fit(
         Other(), loader(), loader()
     )
@@ -160,7 +166,7 @@ def test_panels_come_after_every_nth_validation(tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["test", "predict"])
-def test_panels_of_a_test_and_of_predictions_have_names_of_their_own(tmp_path, stage):
+def test_panels_of_test_and_predict_have_their_own_names(tmp_path, stage):
     panels = SlotPanels(1)
     getattr(trainer(tmp_path, panels), stage)(small(), loader())
     names = sorted(path.name for path in (tmp_path / "panels").iterdir())
@@ -178,7 +184,7 @@ def test_other_modules_are_refused_before_anything_runs(tmp_path, kind, module):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_predictions_of_a_broken_run_are_not_left(tmp_path):
+def test_predictions_of_a_failed_run_are_deleted(tmp_path):
     class Breaks(Other):
         def predict_step(self, batch, batch_idx):
             if batch_idx:
@@ -190,7 +196,7 @@ def test_predictions_of_a_broken_run_are_not_left(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_predictions_that_do_not_fit_on_the_disk_are_not_left(tmp_path):
+def test_predictions_that_do_not_fit_on_the_disk_are_deleted(tmp_path):
     path = tmp_path / "p.h5"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, limits[1]))
@@ -216,7 +222,7 @@ def test_speed_counts_all_images_and_no_pauses(tmp_path, monkeypatch):
     assert [float(x) for x in seen] == [3.0, 3.0, 1.0]  # 3, 3 and 1 images, each in one tick
 
 
-def test_last_checkpoint_comes_by_time_by_steps_and_before_a_validation(tmp_path, monkeypatch):
+def test_last_checkpoint_is_saved_by_time_by_steps_and_before_a_validation(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(pl.Trainer, "save_checkpoint", lambda self, path, **options: saved.append(self.global_step))
     trainer(tmp_path, LastCheckpoint(every_n_minutes=0.0), enable_checkpointing=True).fit(Other(), loader(), loader())
@@ -230,7 +236,7 @@ def test_last_checkpoint_comes_by_time_by_steps_and_before_a_validation(tmp_path
 
 
 def test_speed_reaches_the_logger_in_every_epoch(tmp_path):
-    """Lightning writes what was logged in its own logging steps, which do not start anew with an epoch."""
+    """Lightning writes logged values at its own logging steps, which do not restart with an epoch."""
     logger = CSVLogger(tmp_path)
     trainer(tmp_path, ImagesPerSecond(), max_epochs=2, log_every_n_steps=2, logger=logger).fit(
         Other(), loader(), loader()

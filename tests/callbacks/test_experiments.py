@@ -26,7 +26,7 @@ from iodine_pl.callbacks import AdjustedRandIndex
 from iodine_pl.callbacks.experiments import (
     Disentanglement,
     FactorProbe,
-    Generalisation,
+    Generalization,
     HeldOut,
     MultiModality,
     Segmentation,
@@ -50,7 +50,7 @@ SIZES = {"num_train": 40, "num_val": 4, "num_test": 7, "batch_size": 4}
 
 
 class Oracle(pl.LightningModule):
-    """Knows the labels: a slot for each entity; a latent says all factors of its entity."""
+    """Knows the labels: it has a slot for each entity, and each latent holds all factors of its entity."""
 
     def forward(self, batch) -> Decomposition:
         return self.decompose(batch, 0)
@@ -91,7 +91,7 @@ def experiment(callback, folder, model=None, **data):
     return json.loads((folder / "experiments" / f"{callback.name}.json").read_text())
 
 
-def test_segmentation_of_the_truth(tmp_path, data_dir):
+def test_segmentation_of_the_oracle(tmp_path, data_dir):
     found = experiment(Segmentation(), tmp_path, data_dir=data_dir)
     assert found["images"] == 7
     assert [row["score"] for row in found["table"]][:4] == [
@@ -131,7 +131,7 @@ def test_the_pictures_of_a_segmentation_are_what_the_index_counted(tmp_path, mon
     assert torch.equal(drawn[1], scored[0])
 
 
-def test_probe_of_the_truth(tmp_path, data_dir):
+def test_probe_of_the_oracle(tmp_path, data_dir):
     found = experiment(FactorProbe(num_scenes=40), tmp_path, data_dir=data_dir)
     scores = {row["factor"]: row["score"] for row in found["table"]}
     assert found["train_objects"] == 120
@@ -149,7 +149,7 @@ def test_probe_of_other_factors(tmp_path, data_dir):
         experiment(FactorProbe(factors={"size": "scalar"}), tmp_path, data_dir=data_dir)
 
 
-def test_what_is_the_same_in_all_objects_is_no_question(tmp_path):
+def test_a_factor_that_never_varies_is_left_out(tmp_path):
 
     # Binary sprites are all white.
     sizes = SIZES | {"num_train": 32, "pixel_stride": 4}
@@ -171,11 +171,11 @@ def test_what_is_the_same_in_all_objects_is_no_question(tmp_path):
         trainer.test(small(image_channels=1, pixel_distribution="bernoulli"), data, verbose=False)
 
 
-def test_held_out_of_the_truth(tmp_path):
-    # In scenes of whole colors: white is no color of a piece, so the code is checked against the labels themselves.
+def test_held_out_of_the_oracle(tmp_path):
+    # The expected count is from the factors of the test scenes.
     options = {"exclude": {"color": [1, 0, 0]}, "test_split": "excluded", "num_train": 40, "num_test": 7}
     data = TetrominoesDataModule(data_dir=tmp_path, **(SIZES | options | {"num_val": 1}))
-    data.spare = 16  # as a red piece is in 4 of 10 scenes
+    data.spare = 16  # 4 of 10 scenes have a red piece
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, callbacks=[HeldOut()], enable_progress_bar=False, default_root_dir=tmp_path
     )
@@ -191,7 +191,7 @@ def test_held_out_of_the_truth(tmp_path):
         experiment(HeldOut(), tmp_path, data_dir=tmp_path)
 
 
-def test_many_runs_of_the_truth(tmp_path, data_dir):
+def test_multi_modality_of_the_oracle(tmp_path, data_dir):
     model = Oracle()
     found = experiment(MultiModality(num_runs=3), tmp_path, model, data_dir=data_dir)
     assert model.asked == {"return_steps": True, "run": 2}
@@ -213,11 +213,11 @@ def test_distinct_segmentations():
     assert len(distinct_segmentations(runs, without_the_odd_pixel, same=1.0)) == 1
 
 
-def test_generalisation_asks_for_each_number_of_slots(tmp_path, data_dir):
+def test_generalization_asks_for_each_number_of_slots(tmp_path, data_dir):
 
     torch.manual_seed(0)
     model = small()
-    callback = Generalisation(num_slots=[2, 5], num_iterations=[1, 3])
+    callback = Generalization(num_slots=[2, 5], num_iterations=[1, 3])
     found = experiment(callback, tmp_path, model, data_dir=data_dir)
     assert [(row["K"], row["T"]) for row in found["table"]] == [(2, 1), (2, 3), (5, 1), (5, 3)]
     assert len(found["steps"]["K = 5"]["mse"]["median"]) == 4
@@ -230,7 +230,7 @@ def test_generalisation_asks_for_each_number_of_slots(tmp_path, data_dir):
         mse += (result.reconstruction - batch["image"]).square().mean(dim=(1, 2, 3)).tolist()
     assert found["table"][-1]["MSE"] == pytest.approx(np.mean(mse), rel=1e-5)
     with pytest.raises(ValueError, match="increasing"):
-        Generalisation(num_slots=[2], num_iterations=[5, 3])
+        Generalization(num_slots=[2], num_iterations=[5, 3])
 
 
 def test_the_kl_of_latents_is_that_of_normal_distributions():
@@ -339,8 +339,8 @@ def test_the_segmentation_is_that_of_the_test():
         assert value == pytest.approx(float(logged[f"test_steps/mse_{t}"]), rel=1e-5)
 
 
-def test_two_processes_find_the_same(inside, tmp_path):
-    """31 images on two processes, the last batch of one shorter than that of the other."""
+def test_two_processes_give_the_result_of_one(inside, tmp_path):
+    """The two processes share 31 images, so their last batches differ in length."""
     found = []
     for devices in (1, 2):
         folder = tmp_path / str(devices)
@@ -358,14 +358,14 @@ def test_two_processes_find_the_same(inside, tmp_path):
 
 
 @pytest.mark.usefixtures("inside")
-def test_a_model_to_compare_with_that_is_missing_is_said_in_a_line():
+def test_a_missing_model_to_compare_with_is_an_error_of_one_line():
     options = [f"--config={EXPERIMENTS}/disentanglement.yaml", "--trainer.callbacks.beside=gone.ckpt", BAR]
     with pytest.raises(SystemExit, match=r"^error: .* has no model beside this one: there is no checkpoint gone\.ckpt"):
         main(["test", "--ckpt_path=best", "--name=mine", *options])
 
 
 @pytest.mark.usefixtures("inside")
-def test_any_checkpoint_is_loaded_as_what_it_is(tmp_path):
+def test_a_checkpoint_is_loaded_as_its_own_class(tmp_path):
     model = load_model("runs/tetrominoes_vae/version_0/checkpoints/best.ckpt")
     assert isinstance(model, VAE)
     assert not model.training
@@ -387,12 +387,12 @@ def other_test(callback, **images):
     trainer.test(Other(), DataLoader(Images(**images), batch_size=4), verbose=False)
 
 
-def test_says_what_is_missing(tmp_path, monkeypatch):
+def test_an_error_names_what_an_experiment_misses(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MisconfigurationException, match="these have no label"):
-        other_test(Segmentation(), labelled=False)
+        other_test(Segmentation(), labeled=False)
     with pytest.raises(MisconfigurationException, match=r"Other\.forward takes no num_slots, num_iterations"):
-        other_test(Generalisation(num_slots=[3]))
+        other_test(Generalization(num_slots=[3]))
     with pytest.raises(MisconfigurationException, match="does not know the factors"):
         other_test(FactorProbe())
     with pytest.raises(MisconfigurationException, match=r"give trainer\.test a datamodule"):

@@ -12,7 +12,7 @@ UPDATES, START = 9, 5
 
 
 class Watch(pl.Callback):
-    """Notes the weights after each update, which it saves, and those that are validated."""
+    """Notes the weights after each update and at each validation, and saves a checkpoint after each update."""
 
     def __init__(self, folder):
         self.folder, self.after, self.validated = folder, {}, {}
@@ -41,7 +41,7 @@ def train(folder, updates, checkpoint=None):
 
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")
-def test_the_average_begins_where_it_is_told_to(tmp_path):
+def test_averaging_begins_at_the_chosen_update(tmp_path):
     model, watch = train(tmp_path, UPDATES)
     average = None
     for update in range(1, UPDATES + 1):
@@ -61,7 +61,7 @@ def test_training_that_ends_before_keeps_its_weights(tmp_path):
 
 
 @pytest.mark.parametrize("stop", [START - 2, START, START + 2])
-def test_it_goes_on_after_a_stop(tmp_path, stop):
+def test_averaging_continues_after_a_stop(tmp_path, stop):
     whole, _ = train(tmp_path, UPDATES)
     resumed, _ = train(tmp_path, UPDATES, tmp_path / f"after_{stop}.ckpt")
     torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)

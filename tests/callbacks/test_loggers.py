@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_tensorboard_gets_both(tmp_path):
     assert events.Tags()["tensors"] == ["experiments/colors/text_summary"]
 
 
-def test_every_logger_is_asked_and_others_are_passed_over(tmp_path):
+def test_every_logger_with_pictures_gets_them_and_others_are_skipped(tmp_path):
     loggers = [Silent(), CSVLogger(tmp_path), Pictures(), Artifacts()]
     made = trainer(tmp_path, SlotPanels(), logger=loggers)
     made.fit(small(), loader(), loader())
@@ -83,6 +84,7 @@ def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch, capsys):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # set back at the end
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     prepare_process()
     logger = RunLogger(RunFolder(tmp_path, "colors"))
     logger.log_metrics({"a": 1.0}, 0)

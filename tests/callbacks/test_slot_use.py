@@ -32,13 +32,13 @@ def validated(tmp_path, masks, kl, **arguments):
 
 
 def halves():
-    """Three slots; the first two win a half of the 8x8 pixels each."""
+    """Returns the masks of three slots, the first two of which win half of the 8x8 pixels each."""
     masks = torch.zeros(3, 8, 8)
     masks[0, :4] = masks[1, 4:] = 1
     return masks
 
 
-def test_masks_that_share_the_work(tmp_path):
+def test_slots_are_counted_by_the_pixels_that_they_win(tmp_path):
     use, logged = validated(tmp_path, halves(), [3.0, 5.0, 0.5])
     assert logged == {
         "val/slots_used": 2,
@@ -88,12 +88,12 @@ def test_diagnosis(slots, used, entropy, kl, words):
 
 
 @pytest.mark.parametrize(("masks", "responsibilities", "words"), [(0.43, 0.84, "Slots hedge"), (0.8, 0.84, "^$")])
-def test_hedging_is_told_from_what_responsibilities_segment_better(masks, responsibilities, words):
+def test_hedging_is_diagnosed_where_responsibilities_segment_better(masks, responsibilities, words):
     assert re.search(words, diagnose(3, 3.0, 0.5, [9.0] * 3, masks, responsibilities))
 
 
-def test_slots_that_share_every_pixel_hedge(tmp_path):
-    """The masks are those of one slot everywhere; what explains the pixels is right."""
+def test_slots_that_share_every_pixel_are_said_to_hedge(tmp_path):
+    """The masks give every pixel to one slot, but the responsibilities are the true segmentation."""
 
     class Hedging(Slots):
         def validation_step(self, batch, batch_idx):
@@ -102,7 +102,7 @@ def test_slots_that_share_every_pixel_hedge(tmp_path):
             return super().validation_step(batch, batch_idx)._replace(responsibilities=right)
 
     use = SlotUse()
-    run = trainer(tmp_path, use, AdjustedRandIndex())  # in either order: what is said is said when all is logged
+    run = trainer(tmp_path, use, AdjustedRandIndex())  # the order does not matter: the diagnosis comes after all scores
     flat = torch.tensor([0.4, 0.3, 0.3]).view(3, 1, 1).expand(3, 8, 8)
     run.validate(Hedging(flat, [9.0] * 3), loader())
     assert run.callback_metrics["val/ari_fg_responsibilities"] == 1
@@ -110,7 +110,7 @@ def test_slots_that_share_every_pixel_hedge(tmp_path):
     assert "pixels are shared" in use.said
 
 
-def test_it_watches_a_real_model_on_any_number_of_slots(tmp_path):
+def test_slot_use_of_a_real_model(tmp_path):
     run = trainer(tmp_path, SlotUse(), num_sanity_val_steps=1)
     run.fit(small(num_slots=5), loader(), loader())
     assert {f"val_slots/kl_{rank}" for rank in range(5)} <= run.callback_metrics.keys()

@@ -48,7 +48,7 @@ for call in (
 """
 
 
-def test_what_works_without_the_extra_and_what_says_that_it_is_needed(tmp_path):
+def test_without_the_extra_only_experiments_fail_and_name_it(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     modules = os.pathsep.join([str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
     said = run(tmp_path, folder=tmp_path, script=tmp_path / "script.py", PYTHONPATH=modules)

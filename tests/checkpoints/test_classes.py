@@ -55,7 +55,7 @@ def test_a_checkpoint_imports_nothing(folder, content):
     assert not (folder / "ran").exists()
 
 
-def test_a_class_that_the_command_line_names_is_taken(folder):
+def test_a_class_named_on_the_command_line_is_imported(folder):
     write("a.ckpt", class_path="hostile.Mine")
     sizes = [argument for argument in TINY if not argument.startswith("--model")]
     cli = run_command(["validate", "--ckpt_path=a.ckpt", "--model=hostile.Mine", BAR, *sizes])
@@ -65,7 +65,7 @@ def test_a_class_that_the_command_line_names_is_taken(folder):
 @pytest.mark.parametrize(
     "class_path", ["os.system", "os.path.join", "subprocess.Popen", "hostile.Mine", "iodine_pl.IODINE"]
 )
-def test_a_report_calls_nothing_but_data(folder, class_path):
+def test_a_report_calls_only_data_modules(folder, class_path):
     checkpoints = folder / "run" / "checkpoints"
     checkpoints.mkdir(parents=True)
     write(checkpoints / "last.ckpt")
@@ -87,7 +87,7 @@ def test_arguments_of_the_data_are_those_of_the_command():
             make_data(settings, "a.yaml")
 
 
-def test_a_class_is_of_the_kind_that_is_expected(tmp_path):
+def test_a_class_of_another_kind_is_refused(tmp_path):
     assert class_of("iodine_pl.baselines.VAE", iodine_pl.SceneModel, "a.ckpt") is VAE
     with pytest.raises(TypeError, match=r"a\.ckpt names iodine_pl\.datamodules\.ClevrDataModule, which is not derived"):
         class_of("iodine_pl.datamodules.ClevrDataModule", iodine_pl.SceneModel, "a.ckpt")
@@ -107,7 +107,7 @@ def test_a_subclass_takes_the_weights_of_its_base(tmp_path):
     assert type(load_model(tmp_path / "a.ckpt")) is iodine_pl.IODINE
 
 
-def test_no_name_in_a_report_is_markup(folder):
+def test_names_in_a_report_are_escaped(folder):
     checkpoints = folder / "run" / "checkpoints"
     checkpoints.mkdir(parents=True)
     write(checkpoints / "last.ckpt", global_step=3)

@@ -60,7 +60,7 @@ def test_aliases_are_of_the_run_that_saved_latest():
         find_weights("last", "c")
 
 
-def test_what_a_kill_left_is_no_checkpoint():
+def test_a_partial_file_left_by_a_kill_is_not_a_checkpoint():
     last = save("a/version_0", "last", 1)
     save("b/version_0", "last", 2).rename("runs/b/version_0/checkpoints/.last.ckpt.partial")
     assert find_weights("last") == last
@@ -71,7 +71,7 @@ def test_shipped_weights_have_names(name):
     assert find_weights(name).samefile(FOLDER / f"{name}.ckpt")
 
 
-def test_what_is_none_of_these_is_an_error_of_one_line():
+def test_an_unknown_checkpoint_is_an_error_of_one_line():
     with pytest.raises(FileNotFoundError, match=r"there is no checkpoint clevr7: give a path, .*tetrominoes") as error:
         find_weights("clevr7")
     assert "\n" not in str(error.value)
@@ -107,7 +107,7 @@ def test_another_protocol_is_refused():
         find_weights(f"file:///a.ckpt#sha256={64 * '0'}")
 
 
-def test_another_file_than_expected_is_deleted(server, offered, cache):
+def test_a_downloaded_file_with_another_digest_is_deleted(server, offered, cache):
     server.content += b"more"
     came = hashlib.sha256(server.content).hexdigest()
     with pytest.raises(
@@ -135,7 +135,7 @@ def test_a_download_that_fails_leaves_nothing(server, offered, cache, settings, 
     assert list(cache.iterdir()) == []
 
 
-def test_a_connection_that_breaks_off_is_taken_up_again(server, offered):
+def test_an_interrupted_download_continues(server, offered):
     server.longest = len(server.content) // 3 + 1
     assert find_weights(f"{server.url}#sha256={offered}").read_bytes() == server.content
     assert [bool(asked) for asked in server.asked] == [False, True, True]  # each goes on where the last one ended
@@ -148,7 +148,7 @@ def test_a_download_has_a_limit(server, offered, cache, monkeypatch):
     assert list(cache.iterdir()) == []
 
 
-def test_what_loads_models_takes_all_of_them(server, offered):
+def test_every_loader_takes_every_kind_of_name(server, offered):
     run = save("a/version_0", "last", 1)
     run.write_bytes(server.content)
     expected = load_model(SHIPPED).state_dict()
@@ -158,7 +158,7 @@ def test_what_loads_models_takes_all_of_them(server, offered):
             assert not model.training
 
 
-def test_exported_weights_are_exported_again_as_what_they_are(tmp_path):
+def test_exporting_exported_weights_keeps_their_class(tmp_path):
     content = torch.load(SHIPPED, weights_only=True) | {"class_path": "iodine_pl.baselines.VAE"}
     torch.save(content, "vae.ckpt")
     assert export_weights("vae.ckpt", tmp_path / "again.ckpt") == content["global_step"]

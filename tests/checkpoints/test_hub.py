@@ -33,7 +33,7 @@ def test_a_commit_is_downloaded_once_and_loaded(offered):
     torch.testing.assert_close(model.state_dict(), expected, rtol=0, atol=0)
 
 
-def test_without_a_revision_the_commit_is_said(offered, caplog):
+def test_without_a_revision_the_commit_is_printed(offered, caplog):
     caplog.set_level("INFO")
     path = find_weights(ADDRESS)
     assert COMMIT in path.parts
@@ -60,7 +60,7 @@ def test_what_the_hub_does_not_have_is_one_line(offered, address):
 
 
 @pytest.mark.parametrize("address", ["hf://", "hf://someone/scenes", f"{ADDRESS}@", f"{ADDRESS}#sha256={64 * '0'}"])
-def test_another_form_is_refused(address):
+def test_an_address_of_another_form_is_refused(address):
     with pytest.raises(ValueError, match=r"is no file at the hub: write hf://OWNER/REPOSITORY/FILE@REVISION$"):
         find_weights(address)
 

@@ -25,7 +25,7 @@ def of_run(folder, **more):
     return path
 
 
-def test_shipped_weights_with_their_card(tmp_path, monkeypatch, capsys):
+def test_shipped_weights_are_published_with_their_card(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run_command(["export", "tetrominoes", "--to", "pieces"])
     folder = tmp_path / "pieces"
@@ -47,7 +47,7 @@ def test_shipped_weights_with_their_card(tmp_path, monkeypatch, capsys):
     assert names["masks"].shape == (1, 3, 64, 64)
 
 
-def test_a_run_without_a_card_says_what_it_knows(tmp_path):
+def test_a_run_without_a_card_gets_one(tmp_path):
     made = publish(of_run(tmp_path), tmp_path / "mine")
     assert yaml.safe_load(made.card.read_text()) == {
         "data": "TetrominoesDataModule(objects=2)",
@@ -59,19 +59,19 @@ def test_a_run_without_a_card_says_what_it_knows(tmp_path):
     assert "| validation: ari_fg | 0.8765 |" in made.page.read_text()
 
 
-def test_the_score_of_another_checkpoint_is_not_its_own(tmp_path):
+def test_the_score_of_another_checkpoint_is_not_published(tmp_path):
     path = of_run(tmp_path).rename(tmp_path / "last.ckpt")
     assert "validation" not in yaml.safe_load(publish(path, tmp_path / "mine").card.read_text())
 
 
-def test_a_model_of_another_class_is_loaded_as_what_it_is(tmp_path):
+def test_a_model_of_another_class_is_published_with_its_class(tmp_path):
     page = publish(of_run(tmp_path, class_path="iodine_pl.baselines.VAE"), tmp_path / "mine").page.read_text()
     assert "from iodine_pl.checkpoints.loading import load_model" in page
     assert "`iodine_pl.baselines.VAE`" in page
 
 
 @pytest.mark.parametrize("text", ["data: {class_path: iodine_pl.datamodules.ClevrDataModule}", "- 1", ""])
-def test_another_file_of_its_name_is_no_card(tmp_path, text):
+def test_an_unrelated_file_beside_the_weights_is_not_taken_as_a_card(tmp_path, text):
     path = of_run(tmp_path)
     path.with_suffix(".yaml").write_text(text)
     with pytest.raises(ValueError, match=r"best.yaml is not a card of weights: move it away, or write one like"):
@@ -89,6 +89,6 @@ def test_an_error_leaves_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [[], ["--out", "a.ckpt", "--to", "a"]])
-def test_either_a_file_or_a_folder(options):
+def test_export_takes_either_out_or_to(options):
     with pytest.raises(CommandError, match="export needs either --out FILE or --to FOLDER"):
         run_command(["export", "tetrominoes", *options])

@@ -38,20 +38,20 @@ READERS = {"from_pretrained": IODINE.from_pretrained, "export": exporting, "fit"
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=list(READERS))
-def test_a_bit_that_flipped_in_the_weights_is_noticed(path, read):
+def test_a_flipped_bit_in_the_weights_is_noticed(path, read):
     content = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
         largest = max(archive.infolist(), key=lambda member: member.file_size)
     content[largest.header_offset + 200 + largest.file_size // 2] ^= 16
     path.write_bytes(content)
-    torch.load(path, weights_only=True)  # which says nothing
+    torch.load(path, weights_only=True)  # PyTorch itself does not notice
     with pytest.raises(CheckpointError, match=r"a\.ckpt is damaged \(Bad CRC-32") as error:
         read(path)
     assert "\n" not in str(error.value)
     assert not path.with_name("out.ckpt").exists()
 
 
-def test_no_mutation_gives_other_weights(path):
+def test_a_damaged_file_is_refused_or_gives_the_same_weights(path):
     whole = path.read_bytes()
     expected = read_checkpoint(path)["state_dict"]
     generator = torch.Generator().manual_seed(0)
@@ -114,7 +114,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(("content", "words"), OTHERS.values(), ids=list(OTHERS))
-def test_what_is_no_checkpoint_is_one_line_and_runs_nothing(tmp_path, monkeypatch, content, words):
+def test_a_file_that_is_not_a_checkpoint_is_refused_in_one_line_and_runs_nothing(tmp_path, monkeypatch, content, words):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "a.ckpt"
     path.write_bytes(content)

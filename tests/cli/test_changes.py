@@ -33,7 +33,7 @@ def go_on(*arguments, steps):
     return seen
 
 
-def test_the_rest_of_the_epoch_is_taken_with_another_batch_size(stopped, caplog):
+def test_the_epoch_is_finished_with_another_batch_size(stopped, caplog):
     caplog.set_level("INFO")
     seen = go_on("--data.batch_size=2", steps=14)
     assert [epoch for epoch, _ in seen] == [0] * 6 + [1]
@@ -42,18 +42,18 @@ def test_the_rest_of_the_epoch_is_taken_with_another_batch_size(stopped, caplog)
     assert "batch_size was 4 and is 2: the learning rate follows it" in caplog.text
 
 
-def test_more_of_them_than_an_epoch_has(stopped):
-    """7 batches of 4 images are 3 of 8: the epoch of 5 is not over."""
+def test_with_larger_batches_the_epoch_ends_where_it_would(stopped):
+    """28 of 40 images were seen. In batches of 8 these are 3 of 5, so two batches remain in the epoch."""
     assert [epoch for epoch, _ in go_on("--data.batch_size=8", steps=10)] == [0, 0, 1]
 
 
-def test_how_the_images_are_read_is_no_change_of_them(stopped, caplog):
+def test_settings_of_reading_do_not_change_the_images(stopped, caplog):
     caplog.set_level("INFO")
     go_on("--data.worker_timeout=60", steps=8)
     assert "other images" not in caplog.text
 
 
-def test_what_follows_is_said(stopped, caplog):
+def test_the_consequences_of_changed_settings_are_reported(stopped, caplog):
     caplog.set_level("INFO")
     go_on("--seed_everything=3", "--model.num_slots=2", "--data.num_train=60", "--model.optimizer=adam", steps=8)
     for words in (
@@ -79,7 +79,7 @@ def test_what_follows_is_said(stopped, caplog):
         ),
     ],
 )
-def test_what_cannot_go_on_is_one_line(stopped, argument, words):
+def test_a_change_that_prevents_resuming_is_an_error_of_one_line(stopped, argument, words):
     before = LAST.read_bytes()
     with pytest.raises(SystemExit, match=f"^error: .*{words}"):
         run_command(["fit", "--ckpt_path=last", BAR, "--trainer.max_steps=8", argument])

@@ -364,10 +364,9 @@ def test_images_without_masks(folder):
         Image.fromarray(rng.integers(256, size=(14, 12, 3), dtype=np.uint8)).save(folder / "pictures" / f"{i:02d}.jpg")
     sizes = ["--data.num_val=3", "--data.num_test=2", "--data.batch_size=2", "--trainer.max_epochs=2"]
     model = [argument for argument in TINY if not argument.startswith("--data")]
-    with pytest.warns(UserWarning, match="The batches have no label") as said:
+    with pytest.warns(UserWarning, match="The images have no labels") as said:
         cli = main(["--data=SceneDataModule", "--data.path=pictures", *sizes, *model, BAR])
-    for scores in ("adjusted Rand index", "mIoU or mBO"):
-        assert [str(each.message) for each in said].count(f"The batches have no label: no {scores} is logged.") == 1
+    assert len([each for each in said if "label" in str(each.message)]) == 1
     assert "val/ari_fg" not in cli.trainer.callback_metrics
     run = folder / "runs" / "scenes" / "version_0"
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=False)["callbacks"]["BestCheckpoint"]

@@ -92,15 +92,23 @@ def test_a_mistake_in_the_code_keeps_its_traceback(tmp_path):
         (["fit", "--model.num_slots=0"], "num_slots must be at least 1, got 0"),
         (["fit", "--data.batch_size=0"], "batch_size must be at least 1, got 0"),
         (["fit", "--data=Tetrominos"], "there is no class Tetrominos. Did you mean TetrominoesDataModule?"),
+        (["fit", "--model=Foo"], "there is no class Foo. Give IODINE, RNEM, VAE or the path of your own. "),
         (["fit", "--model=VEA"], "there is no class VEA. Did you mean VAE?"),
         (["fit", "--trainer.max_steps=x"], "trainer.max_steps must be int, got x"),
         (["fit", "--config=none.yaml"], "there is no configuration none.yaml"),
         (["fit", "--config=typo.yaml"], "iodine_pl.IODINE has no option num_slotz. Did you mean num_slots?"),
         (["fit", "--config=section.yaml"], "no option trainr.max_steps. Did you mean --trainer.max_steps"),
         (["tset"], "there is no command tset. Did you mean test?"),
-        (["prepare", "clever"], "dataset must be tetrominoes or multi_dsprites or clevr, got clever"),
+        (["prepare", "clever"], "dataset must be tetrominoes, multi_dsprites or clevr, got clever"),
+        (["prepare"], " prepare needs the argument dataset. "),
+        (["convert"], " convert needs the arguments source and --out. "),
+        (["generate"], " generate needs the argument dataset: tetrominoes, multi_dsprites or clevr. "),
+        (["generate", "clever"], "dataset must be tetrominoes, multi_dsprites or clevr, got clever. "),
+        (["prepare", "clevr", "--source=no.tfrecords"], "error: there is no file no.tfrecords"),
         (["prepare", "tetrominoes", "--size=64"], "tetrominoes is never resized: leave out --size"),
-        (["generate", "clevr"], "count"),
+        (["generate", "clevr"], " generate clevr needs the argument --count. "),
+        (["fit", "quickstart"], "quickstart is not an option: options begin with --. "),
+        (["fit", "--data=SceneDataModule", "--data.path=no.h5"], "there is no file no.h5. Give another path"),
         (["generate", "clevr", "--count=1", "--size=4"], "size must be at least 8 pixels, got 4"),
         (["generate", "clevr", "--count=0"], "count must be at least 1, got 0"),
         (["generate", "clevr", "--count=3", "--part=2/2"], "part must be I/N with I from 0 to N-1, got 2/2"),
@@ -112,8 +120,8 @@ def test_a_mistake_in_the_code_keeps_its_traceback(tmp_path):
         (["test", "--ckpt_path=numbers.ckpt"], "it has no state_dict and no hyper_parameters"),
     ],
 )
-@pytest.mark.filterwarnings(r"ignore:(.|\n)*Hit failing import")  # of a class whose module another test took away
-def test_what_a_user_can_put_right_is_one_sentence(folder, arguments, words):
+@pytest.mark.filterwarnings(r"ignore:(.|\n)*Hit failing import")  # about a class whose module another test removed
+def test_an_error_that_the_user_can_correct_is_one_line(folder, arguments, words):
     (folder / "typo.yaml").write_text("model:\n  class_path: iodine_pl.IODINE\n  init_args:\n    num_slotz: 3\n")
     (folder / "section.yaml").write_text("trainr:\n  max_steps: 3\n")
     (folder / "words.ckpt").write_text("no checkpoint")
@@ -123,28 +131,28 @@ def test_what_a_user_can_put_right_is_one_sentence(folder, arguments, words):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
-def test_images_that_do_not_fit_the_model_are_one_sentence(folder):
+def test_images_that_do_not_fit_the_model_are_an_error_of_one_line(folder):
     """Only the first batch shows it."""
     options = ["--config", f"{ROOT}/configs/tetrominoes_vae.yaml", "--model.image_size=20"]
     said = sentence(["fit", *options, *(flag for flag in TINY if flag.startswith("--data.")), BAR])
     assert "VAE takes images (B, 3, 20, 20), got (4, 3, 35, 35): give the model their side, image_size=..." in said
 
 
-def test_a_missing_accelerator_is_one_sentence(folder):
+def test_a_missing_accelerator_is_an_error_of_one_line(folder):
     assert "no GPU was found" in sentence(["fit", "--trainer.accelerator=gpu"])
 
 
-def test_a_missing_extra_is_one_sentence(folder, monkeypatch):
+def test_a_missing_extra_is_an_error_of_one_line(folder, monkeypatch):
     monkeypatch.setattr("iodine_pl.evaluation.extra.find_spec", lambda name: None)
     for name in [name for name in sys.modules if name.startswith("iodine_pl.callbacks.experiments")]:
-        monkeypatch.delitem(sys.modules, name)  # they are imported anew, and refuse it
+        monkeypatch.delitem(sys.modules, name)  # they are imported again, which fails
     config = ROOT / "configs" / "experiments" / "factor_probe.yaml"
     assert "iodine-pl[experiments]" in sentence(["test", "--ckpt_path=tetrominoes", f"--config={config}"])
     assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"not HDF5"])
-def test_a_users_file_is_never_to_be_deleted(folder, content):
+def test_no_error_tells_users_to_delete_their_own_file(folder, content):
     (folder / "mine.h5").write_bytes(content)
     said = sentence(["fit", "--data=SceneDataModule", "--data.path=mine.h5", *TINY, BAR])
     assert "mine.h5" in said
@@ -177,7 +185,7 @@ def test_the_version_is_that_of_the_package(folder, capsys):
 
 
 @pytest.mark.parametrize("module", ["official", "report", "pretrained", "datamodules.prepare", "datamodules.generate"])
-def test_the_modules_are_commands_as_before(tmp_path, module):
+def test_modules_run_as_commands(tmp_path, module):
     assert run("--help", folder=tmp_path, module=f"iodine_pl.{module}").startswith("usage: ")
 
 

@@ -37,7 +37,7 @@ def test_a_name_means_a_shipped_configuration(folder, capsys, spelling):
     assert config["data"]["init_args"]["num_train"] == 8192
 
 
-def test_the_data_are_those_that_it_names(folder, capsys):
+def test_a_configuration_names_its_data(folder, capsys):
     config = printed(capsys, "--config=quickstart_multi_dsprites")
     assert config["data"]["class_path"].endswith("MultiDSpritesDataModule")
 
@@ -49,7 +49,7 @@ def test_a_file_of_that_name_comes_first(folder, capsys):
     assert printed(capsys, "--config", "a.yaml")["name"] == "tetrominoes"
 
 
-def test_several_and_their_order(folder, capsys):
+def test_several_configurations_are_merged_in_their_order(folder, capsys):
     config = printed(capsys, "--config", "quickstart", "--config=experiments/segmentation")
     assert config["name"] == "quickstart"
     assert [callback["class_path"].rsplit(".", 1)[1] for callback in config["trainer"]["callbacks"]] == ["Segmentation"]
@@ -67,7 +67,7 @@ def test_a_path_is_returned_as_it_is(folder):
     assert str(find_configuration("a.yaml")) == "a.yaml"
 
 
-def test_an_experiment_on_shipped_weights_is_a_page(folder):
+def test_an_experiment_on_shipped_weights_is_in_the_report(folder):
     few = ["--data.num_train=8", "--data.num_val=2", "--data.num_test=3", "--data.batch_size=3"]
     weights = ["--ckpt_path", "tetrominoes", "--config", "experiments/segmentation"]
     run_command(["test", *weights, *few, BAR, "--trainer.accelerator=cpu"])

@@ -36,11 +36,11 @@ def folder(tmp_path, monkeypatch):
 
 def typed(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["iodine", *arguments])
-    monkeypatch.setattr("iodine_pl.cli.entry.prepare_process", lambda: None)  # it concerns the whole process
+    monkeypatch.setattr("iodine_pl.cli.entry.prepare_process", lambda: None)  # it changes the whole process
     return main("decompose")
 
 
-def test_as_typed(folder, monkeypatch, capsys):
+def test_decompose_writes_a_panel(folder, monkeypatch, capsys):
     assert typed(monkeypatch, "wide.png", "square.png", "--weights", "tetrominoes", "--num_iterations", "1") == 0
     assert capsys.readouterr().out == "slots: slots.png\n"
     with Image.open("slots.png") as panel:
@@ -60,10 +60,11 @@ def test_as_typed(folder, monkeypatch, capsys):
         (["wide.png", "--out", "slots.jpg"], "slots.jpg is not the name of a PNG file"),
         (["wide.png", "--weights", "clevr7"], "there is no checkpoint clevr7"),
         (["wide.png", "--crop", "[0,0,41]"], "wide.png has 40 rows and 60 columns: the crop [0, 0, 41] is not in it"),
+        (["wide.png", "--num_slots", "0"], "error: num_slots must be at least 1 and num_iterations at least 0, got 0"),
         (["wide.png", "--size", "0"], "the size must be at least 1 pixel, got 0"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(folder, monkeypatch, capsys, arguments, words):
+def test_an_error_is_one_line(folder, monkeypatch, capsys, arguments, words):
     assert typed(monkeypatch, *arguments) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -104,7 +105,7 @@ def shown(monkeypatch):
 
 
 def test_the_size_is_that_of_training(folder, shown, caplog):
-    """Of weights that do not hold it, their data tell it."""
+    """If the weights do not hold it, it is taken from their data."""
     caplog.set_level(logging.INFO)
     for name, side in {"tetrominoes": 35, "multi_dsprites_32px": 32}.items():
         caplog.clear()

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process once that was asked for."""
+"""Freed memory stays with the process after ``keep_freed_memory``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Writes TFRecord files, as plainly as the format allows: the second implementation for the reader."""
+"""Writes TFRecord files in the plainest way, independently of the reader that is tested."""
 
 import gzip
 import struct
@@ -20,7 +20,7 @@ TABLE = list(_table())
 
 
 def crc32c(data):
-    """CRC-32C a byte at a time, masked as TFRecord files have it."""
+    """Returns the CRC-32C, masked as in TFRecord files, computed byte by byte."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = (crc >> 8) ^ TABLE[(crc ^ byte) & 0xFF]

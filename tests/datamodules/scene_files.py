@@ -23,7 +23,7 @@ def tetrominoes(path, count=150, first=0):
 
 
 def noise(count, size=6, entities=4, seed=0):
-    """Returns scenes that do not compress: ``(image, label, factors)``; object k has the code k % 3 + 1 as its kind."""
+    """Returns scenes that do not compress: ``(image, label, factors)``; object k has the kind k % 3 + 1."""
     rng = np.random.default_rng(seed)
     image = rng.integers(256, size=(count, size, size, 3), dtype=np.uint8)
     label = rng.integers(entities, size=(count, size, size), dtype=np.uint8)

@@ -29,9 +29,9 @@ def test_camera_sees_what_it_projects():
     np.testing.assert_allclose(camera.project(np.zeros(3)), [160, 120, np.linalg.norm(RIGHT)])
     points = np.random.default_rng(0).uniform(-3, 3, (50, 3))
     column, row, depth = camera.project(points).T
-    towards = camera.directions(row, column)
+    toward = camera.directions(row, column)
     distance = np.linalg.norm(points - camera.place, axis=1)
-    np.testing.assert_allclose(camera.place + towards * distance[:, None], points, atol=1e-12)
+    np.testing.assert_allclose(camera.place + toward * distance[:, None], points, atol=1e-12)
     assert (depth > 0).all()
     assert camera.project(np.array([0.0, 0.0, 1.0]))[1] < 120  # up is up
     left, right = camera.directions(np.array(120.0), np.array([0.0, 320.0]))
@@ -92,7 +92,7 @@ def test_rays_meet_solids_where_they_are(shape):
     gap = outside(points @ back.T, shape, radius)
     hits = (gap < 0).any(1)
     expected = along[(gap < 0).argmax(1)]
-    clear = np.abs(gap.min(1)) > 3e-3  # rays that just graze may go either way
+    clear = np.abs(gap.min(1)) > 3e-3  # a ray that just grazes may hit or miss
     solids = Solids(
         torch.tensor(place, dtype=torch.float32).view(1, 1, 3),
         torch.tensor([[radius]]),
@@ -125,18 +125,18 @@ def test_an_empty_table_is_lit_as_the_lamps_say():
     """Against the sum over a fine grid on each lamp, in float64."""
     one = scene((-2.9, 2.9, 0.001, SPHERE, 1))
     rows, columns = np.array([60.0, 120.0, 200.0]), np.array([80.0, 160.0, 250.0])
-    towards = one.camera.directions(rows, columns)
-    points = one.camera.place - towards * (one.camera.place[2] / towards[:, 2:])
+    toward = one.camera.directions(rows, columns)
+    points = one.camera.place - toward * (one.camera.place[2] / toward[:, 2:])
     total = np.full((3, 3), np.pi * clevr_render._FROM_ABOVE)
     total += clevr_render._SUN_IRRADIANCE * clevr_render._SUN[2]
     grid = (np.arange(60) + 0.5) / 60 - 0.5
     for lamp in range(3):
-        centre, side = one.lights[lamp], clevr_render._LAMP_SIDE[lamp]
-        facing = -centre / np.linalg.norm(centre)
+        center, side = one.lights[lamp], clevr_render._LAMP_SIDE[lamp]
+        facing = -center / np.linalg.norm(center)
         level = np.cross(facing, [0, 0, 1])
         level /= np.linalg.norm(level)
         u, v = np.meshgrid(grid, grid)
-        lit = centre + side * (u[..., None] * level + v[..., None] * np.cross(facing, level))
+        lit = center + side * (u[..., None] * level + v[..., None] * np.cross(facing, level))
         offset = lit[:, :, None] - points
         far = np.linalg.norm(offset, axis=-1)
         part = (offset[..., 2] / far) * np.maximum(-(offset @ facing) / far, 0) / far**2 * (side / 60) ** 2
@@ -247,6 +247,6 @@ def test_images_look_like_the_real_ones():
     assert (table(image, label).max(0) > table(*real).max(0)).all()
 
 
-def test_too_small():
+def test_too_small_an_image_is_refused():
     with pytest.raises(ValueError, match="size must be at least 8 pixels, got 4"):
         ClevrGenerator(size=4)

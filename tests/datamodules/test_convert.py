@@ -34,7 +34,7 @@ def test_real_records(tmp_path):
         }
 
 
-def test_limit_is_read_and_no_more(tmp_path):
+def test_no_record_beyond_the_limit_is_read(tmp_path):
     source = write(tmp_path / "file.tfrecords", [example(scene) for scene in scenes(5)])
     source.write_bytes(source.read_bytes()[:-20])  # cut off in the last record
     assert convert(source, tmp_path / "some.h5", TETROMINOES, limit=4) == 4
@@ -43,7 +43,7 @@ def test_limit_is_read_and_no_more(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.tfrecords", "some.h5"]
 
 
-def test_what_is_converted_is_what_was_there(tmp_path):
+def test_the_converted_file_holds_the_original_scenes(tmp_path):
     originals = scenes(300)
     source = write(tmp_path / "file.tfrecords", [example(scene) for scene in originals])
     convert(source, tmp_path / "file.h5", TETROMINOES)

@@ -35,7 +35,7 @@ def indices(loader):
     return [index for batch in loader for index in batch["index"].tolist()]
 
 
-def test_generates_once_and_says_so(tmp_path, caplog, monkeypatch):
+def test_a_set_is_generated_once_and_this_is_logged(tmp_path, caplog, monkeypatch):
     import logging
 
     caplog.set_level(logging.INFO)
@@ -50,7 +50,7 @@ def test_generates_once_and_says_so(tmp_path, caplog, monkeypatch):
     assert list(tmp_path.rglob("*.h5")) == [file]
 
 
-def test_splits_are_the_first_the_next_and_the_next(tmp_path):
+def test_splits_follow_one_another(tmp_path):
     datamodule = made(tmp_path)
     assert sorted(indices(datamodule.train_dataloader())) == list(range(80))
     assert indices(datamodule.val_dataloader()) == list(range(80, 89))
@@ -95,7 +95,7 @@ def test_a_stride_leaves_out_pixels_of_images_and_labels(tmp_path):
 
 @pytest.mark.parametrize(("context", "workers"), [("fork", 2), ("spawn", 1), ("forkserver", 1)])
 def test_workers_change_nothing(tmp_path, context, workers):
-    """Those that are not forked import torch first, and take as long as many tests."""
+    """Only forked workers are fast enough here: others import torch first."""
     alone = [batch["index"].tolist() for batch in made(tmp_path).train_dataloader()]
     loader = made(tmp_path, num_workers=workers, multiprocessing_context=context).train_dataloader()
     assert [batch["index"].tolist() for batch in loader] == alone
@@ -155,7 +155,7 @@ def test_a_tfrecord_file_that_was_completed_is_converted_anew(tmp_path):
 
 
 def test_splits_follow_the_numbers_and_the_factors(tmp_path):
-    """The held-out combination, and the scenes that have it as the test."""
+    """Training leaves out a combination of factors, and the test has only scenes with it."""
     arguments = {"exclude": {"shape": 19, "color": [1, 0, 0]}, "num_val": 2, "num_test": 1}
     datamodule = made(tmp_path, **arguments)
 
@@ -197,7 +197,7 @@ def test_a_pattern_and_a_folder_of_shards(tmp_path):
 
 
 def test_ranks_and_workers_share_an_epoch(tmp_path):
-    """Every image once, whatever the number of processes and workers, and the same batches with any number of these."""
+    """Every image is seen once for any number of processes and workers, and workers do not change the batches."""
     stored_singly(tmp_path / "a.h5", 64)
     parts = {}
     for workers in (0, 2):
@@ -226,14 +226,14 @@ def test_overfitting_sees_the_same_batches_in_every_epoch(tmp_path, batches):
     assert seen == 3 * [list(range(8)), list(range(8, 16))]
 
 
-def test_channels_that_the_model_is_not_made_for(tmp_path):
+def test_images_with_other_channels_than_the_model_are_refused(tmp_path):
     datamodule = MultiDSpritesDataModule(data_dir=tmp_path, variant="binarized", **SIZES)
     trainer = pl.Trainer(accelerator="cpu", max_epochs=1, logger=False, default_root_dir=tmp_path)
     with pytest.raises(SceneFileError, match=r"images of 1 channel.* made for 3: give --model.image_channels 1"):
         trainer.fit(IODINE(**SMALL), datamodule)
 
 
-def test_what_is_missing_is_said(tmp_path):
+def test_missing_files_and_scenes_are_named(tmp_path):
     with pytest.raises(SceneFileError, match=r"there is no file .*nowhere.h5. Leave path out"):
         made(tmp_path, path=tmp_path / "nowhere.h5")
     datamodule = made(tmp_path)

@@ -103,7 +103,7 @@ def test_a_batch_of_more_blocks_than_are_kept(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("make", [tetrominoes, stored_singly])
 def test_memory_is_flat_over_an_epoch(tmp_path, make):
-    """A pass over many scenes holds no more at its peak than one over a third of them."""
+    """A pass over three times as many scenes has almost the same peak."""
     peaks = []
     for count in (64 * 40, 64 * 120):
         scenes = SceneDataset(make(tmp_path / f"{count}.h5", count))
@@ -115,7 +115,7 @@ def test_memory_is_flat_over_an_epoch(tmp_path, make):
     assert peaks[1] - peaks[0] < 24 * 64 * 80  # bytes for each further scene
 
 
-def test_travels_without_handle_and_cache(tmp_path):
+def test_pickling_leaves_out_handle_and_cache(tmp_path):
     scenes = SceneDataset(tetrominoes(tmp_path / "a.h5"))
     batch = scenes[[5, 70]]
     other = pickle.loads(pickle.dumps(scenes))
@@ -124,7 +124,7 @@ def test_travels_without_handle_and_cache(tmp_path):
     np.testing.assert_array_equal(other[[5, 70]]["image"], batch["image"])
 
 
-def test_masks_that_overlap_are_not_joined_silently(tmp_path):
+def test_overlapping_masks_are_refused(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["image"] = noise(2)[0]
         file["mask"] = np.ones((2, 4, 6, 6, 1), np.uint8)
@@ -132,7 +132,7 @@ def test_masks_that_overlap_are_not_joined_silently(tmp_path):
         SceneDataset(tmp_path / "a.h5")[[1]]
 
 
-def test_images_alone(tmp_path):
+def test_images_without_labels_are_read(tmp_path):
     image = noise(5)[0]
     (tmp_path / "folder").mkdir()
     for i, pixels in enumerate(image):
@@ -154,7 +154,7 @@ def test_images_alone(tmp_path):
         SceneDataset(tmp_path / "folder")[[5]]
 
 
-def test_grey_images_have_one_channel(tmp_path):
+def test_gray_images_have_one_channel(tmp_path):
     for i in range(2):
         Image.fromarray(noise(2)[0][i, :, :, 0]).save(tmp_path / f"{i}.png")
     assert SceneDataset(tmp_path)[[0]]["image"].shape == (1, 6, 6, 1)
@@ -222,7 +222,7 @@ def test_bad_files_are_refused(tmp_path, damage, words):
     assert "bad.h5" in str(caught.value)
 
 
-def test_nothing_to_read(tmp_path):
+def test_an_empty_path_is_refused(tmp_path):
     with pytest.raises(SceneFileError, match="has neither HDF5 files nor images"):
         SceneDataset(tmp_path)
     with pytest.raises(SceneFileError, match=r"no file matches .*x-\*.h5"):

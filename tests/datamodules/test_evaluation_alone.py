@@ -1,4 +1,4 @@
-"""A generated set that is only scored on: the shards of training are not made, and the scenes are the same."""
+"""Evaluation generates only the shards that it needs, with the same scenes."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_the_same_scenes_from_fewer_files(tmp_path, selection):
     ]
 
 
-def test_only_a_file_that_was_made_here_is_to_be_deleted(tmp_path):
+def test_an_error_in_a_generated_file_says_to_delete_it(tmp_path):
     data = GrayDataModule(data_dir=tmp_path, num_train=8, num_val=1, num_test=1)
     data.prepare_data()
     data.files[0].write_bytes(b"damaged")

@@ -30,7 +30,7 @@ def small_shards(monkeypatch):
 
 @pytest.fixture
 def forked(monkeypatch):
-    """Forks the other processes: importing torch and Lightning anew takes them longer than generating."""
+    """Forks the other processes, since importing torch and Lightning takes longer than generating."""
     monkeypatch.setattr(shards, "subprocess", SimpleNamespace(Popen=Interpreter, PIPE=subprocess.PIPE))
 
 
@@ -46,19 +46,21 @@ def test_shards_hold_the_scenes_in_order(tmp_path, small_shards):
     np.testing.assert_array_equal(images(files), joined(generator, 600)[0])
 
 
-def test_more_are_added_and_fewer_are_there_already(tmp_path, small_shards):
+def test_more_scenes_are_added_and_fewer_need_no_work(tmp_path, small_shards):
     generator = TetrominoesGenerator()
     files = shards.generate(generator, tmp_path, 300)
     changed = files[0].stat().st_mtime_ns
     more = shards.generate(generator, tmp_path, 700)
     assert more[0].stat().st_mtime_ns == changed
-    assert sorted(file.name for file in more[0].parent.iterdir()) == [file.name for file in more]  # the short one went
+    assert sorted(file.name for file in more[0].parent.iterdir()) == [
+        file.name for file in more
+    ]  # a full shard replaced the last
     changed = [file.stat().st_mtime_ns for file in more]
     assert shards.generate(generator, tmp_path, 280) == more[:2]
     assert [file.stat().st_mtime_ns for file in more] == changed
 
 
-def test_an_interruption_costs_the_file_it_was_at(tmp_path, small_shards, monkeypatch):
+def test_an_interruption_loses_only_the_current_shard(tmp_path, small_shards, monkeypatch):
     generator = TetrominoesGenerator()
     original = TetrominoesGenerator.scenes
 
@@ -76,7 +78,7 @@ def test_an_interruption_costs_the_file_it_was_at(tmp_path, small_shards, monkey
     np.testing.assert_array_equal(images(shards.generate(generator, tmp_path, 700)), joined(generator, 700)[0])
 
 
-def test_several_processes_make_the_same(tmp_path, monkeypatch, capsys, forked):
+def test_several_processes_generate_the_same_scenes(tmp_path, monkeypatch, capsys, forked):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(MultiDSpritesGenerator, "shard", 256)
     run_command(["generate", "multi_dsprites", "--variant=binarized", "--count=300", "--processes=2"])
@@ -88,7 +90,7 @@ def test_several_processes_make_the_same(tmp_path, monkeypatch, capsys, forked):
 
 
 class Gray(Generator):
-    """Makes gray scenes, of which each says its number and the process that it is from."""
+    """Makes gray scenes; each holds its number and that of the process that made it."""
 
     name, shard, parallel = "gray", 64, True
 
@@ -123,7 +125,7 @@ def test_a_class_of_the_script_itself_is_not_pickled(monkeypatch):
 
 
 class Fails(Gray):
-    """Says a lot on both streams, and fails."""
+    """Prints a lot to both streams, and fails."""
 
     def scenes(self, start, stop):
         if start:
@@ -133,7 +135,7 @@ class Fails(Gray):
         return super().scenes(start, stop)
 
 
-def test_a_process_that_fails_is_heard(tmp_path, forked):
+def test_the_error_of_a_failed_process_is_shown(tmp_path, forked):
     with pytest.raises(RuntimeError, match=r"a process that generated scenes failed:\n(.*\n)*.*KeyError: 'broken'"):
         shards.generate(Fails(), tmp_path, 128, processes=2)
 
@@ -145,7 +147,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, forked, processes):
         shards.generate(Gray(), tmp_path / "data", 128, processes=processes)
 
 
-def test_the_space_is_asked_for_first(tmp_path, monkeypatch):
+def test_free_space_is_checked_first(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000_000))
     with pytest.raises(SceneFileError, match=r"2000 scenes take about \d+ MB, and the disk of .* has 10 MB left: free"):
@@ -154,7 +156,7 @@ def test_the_space_is_asked_for_first(tmp_path, monkeypatch):
     shards.generate(Gray(), tmp_path, 64)
 
 
-def test_no_process_outlives_a_kill(tmp_path):
+def test_other_processes_end_when_the_first_is_killed(tmp_path):
     arguments = ["multi_dsprites", "--count", "400000", "--processes", "2"]
     parent = start(*arguments, folder=tmp_path, module="iodine_pl.datamodules.generate")
     try:

@@ -1,4 +1,4 @@
-"""Files that are damaged or made to do harm: refused in one line, before they cost memory."""
+"""Damaged and malicious files are refused in one line, before they take memory."""
 
 import struct
 import tracemalloc
@@ -52,7 +52,7 @@ def with_value(values, value):
         ("visibility", np.full((6, 4), np.nan), "scene 0 has nan objects by num_objects or visibility"),
     ],
 )
-def test_values_that_cannot_be(tmp_path, name, values, words):
+def test_invalid_values_are_refused(tmp_path, name, values, words):
     path = replaced(object_centric_library(tmp_path / "a.h5"), name, data=values)
     with pytest.raises(SceneFileError, match=f"a.h5: {words}") as caught:
         read_all(path)
@@ -80,14 +80,14 @@ def test_values_that_cannot_be(tmp_path, name, values, words):
         ),
     ],
 )
-def test_tables_that_are_broken(tmp_path, name, given, words):
+def test_broken_tables_are_refused(tmp_path, name, given, words):
     path = replaced(stored_singly(tmp_path / "a.h5"), name, **given)
     with pytest.raises(SceneFileError, match=f"a.h5.*{words}") as caught:
         SceneDataset(path)
     assert "\n" not in str(caught.value)
 
 
-def test_membership_of_floats(tmp_path):
+def test_membership_of_floats_is_refused(tmp_path):
     path = stored_singly(tmp_path / "a.h5")
     with h5py.File(path, "r+") as file:
         file["membership"] = np.zeros((20, 6, 6), np.float32)
@@ -133,8 +133,8 @@ def test_no_other_file_is_opened(tmp_path, elsewhere, words):
 
 @pytest.mark.parametrize("name", ["image", "label", "kind"])
 @pytest.mark.parametrize("filters", [{}, {"shuffle": True}, {"fletcher32": True}])
-def test_a_chunk_that_unpacks_to_more_than_its_shape(tmp_path, name, filters):
-    """Zeros, a hundred times as many as there is room for: more than all that the reader itself takes."""
+def test_a_chunk_that_unpacks_to_more_than_its_shape_is_refused(tmp_path, name, filters):
+    """The chunk unpacks to a hundred times its size; the reader must take less memory than that."""
     shapes = {"image": (8, 200, 200, 3), "label": (8, 200, 200), "kind": (8, 1000)}
     with h5py.File(tmp_path / "a.h5", "w") as file:
         for each, shape in shapes.items():
@@ -151,7 +151,7 @@ def test_a_chunk_that_unpacks_to_more_than_its_shape(tmp_path, name, filters):
     assert peak < size
 
 
-def test_a_chunk_that_takes_more_than_it_can(tmp_path):
+def test_a_chunk_that_is_larger_than_possible_is_refused(tmp_path):
     path = tetrominoes(tmp_path / "a.h5", 64)
     with h5py.File(path, "r+") as file:
         file["image"].id.write_direct_chunk((0, 0, 0, 0), bytes(1 << 20))
@@ -163,7 +163,7 @@ def test_a_chunk_that_takes_more_than_it_can(tmp_path):
 
 @pytest.mark.parametrize("part", [b"SNOD", b"HEAP", b"TREE"], ids=["names", "words", "tree"])
 @pytest.mark.parametrize("make", [stored_singly, tetrominoes])
-def test_a_file_whose_structure_is_damaged(tmp_path, make, part):
+def test_a_file_with_a_damaged_structure_is_refused(tmp_path, make, part):
     path = make(tmp_path / "a.h5")
     path.write_bytes(path.read_bytes().replace(part, bytes(4), 1))
     with pytest.raises(SceneFileError, match=r"a.h5.* cannot be \w+.*[Gg]ive a whole (one|copy)") as caught:
@@ -171,7 +171,7 @@ def test_a_file_whose_structure_is_damaged(tmp_path, make, part):
     assert "\n" not in str(caught.value)
 
 
-def test_a_chunk_that_is_cut_off_or_of_another_size(tmp_path):
+def test_a_chunk_of_the_wrong_size_is_refused(tmp_path):
     path = tetrominoes(tmp_path / "a.h5", 64)
     whole = zlib.compress(bytes(64 * 35 * 35 * 3))
     for content, words in ((whole[:-1], "a chunk is cut off"), (zlib.compress(bytes(9)), "a chunk has 9 bytes, not")):
@@ -206,11 +206,11 @@ def test_a_flipped_bit_of_a_scene_stored_singly_is_seen(tmp_path, name):
         scenes[[6, 7]]
     scenes.close()
     with h5py.File(path, "r+") as file:
-        del file["crc32c"]  # as files had it that were written before there were checksums
+        del file["crc32c"]  # as in files from before checksums
     SceneDataset(path)[[6, 7]]
 
 
-def test_npz_that_cannot_be(tmp_path):
+def test_invalid_npz_is_refused(tmp_path):
     path = npz(tmp_path / "a.npz")
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(SceneFileError, match=r"a.npz cannot be opened as .npz"):
@@ -237,10 +237,10 @@ def test_a_record_of_a_gigabyte_is_refused_before_it_is_unpacked(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 32 << 20
-    assert framed(b"")  # the same framing as of good records
+    assert framed(b"")  # the framing itself is right
 
 
-def test_a_chunk_of_a_row_that_there_is_not(tmp_path):
+def test_a_chunk_for_a_missing_row_is_refused(tmp_path):
     path = stored_singly(tmp_path / "a.h5", 20)
     size = 6 * 6 * 3
     content = path.read_bytes()
@@ -251,14 +251,14 @@ def test_a_chunk_of_a_row_that_there_is_not(tmp_path):
         read_all(path)
 
 
-def test_the_header_of_an_array_that_is_no_python(tmp_path):
+def test_a_damaged_header_of_an_array_is_refused(tmp_path):
     path = npz(tmp_path / "a.npz")
     path.write_bytes(path.read_bytes().replace(b"'descr'", b"(((((((", 1))
     with pytest.raises(SceneFileError, match=r"a.npz: \w+ cannot be read: its header is damaged"):
         SceneDataset(path)
 
 
-def test_a_file_whose_attributes_are_damaged_is_not_said_to_be_made_here():
+def test_a_file_with_damaged_attributes_does_not_count_as_generated():
     class Damaged:
         @property
         def attrs(self):

@@ -83,9 +83,9 @@ def test_backgrounds_and_colors():
     np.testing.assert_array_equal(image[..., 0] == 255, label > 0)
     assert set(np.unique(image)) == {0, 255}
     _, _, factors = joined(MultiDSpritesGenerator(0, "colored_on_grayscale"), 500)
-    grey = factors["color"][:, 0]
-    assert np.ptp(grey, axis=1).max() == 0
-    assert abs(grey.mean() - 0.5) < 0.05
+    gray = factors["color"][:, 0]
+    assert np.ptp(gray, axis=1).max() == 0
+    assert abs(gray.mean() - 0.5) < 0.05
     value = factors["color"][:, 1].max(-1)
     assert abs(value.mean() - 0.5) < 0.05  # uniform, as hue and saturation
     _, _, factors = joined(MultiDSpritesGenerator(0, "colored_on_colored"), 500)
@@ -111,6 +111,6 @@ def test_orientation_is_counter_clockwise():
         assert widths[tip] <= 3
 
 
-def test_no_such_variant():
+def test_an_unknown_variant_is_refused():
     with pytest.raises(ValueError, match=r"variant must be one of binarized, .* got plaid"):
         MultiDSpritesGenerator(variant="plaid")

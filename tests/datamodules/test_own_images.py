@@ -31,7 +31,7 @@ def test_photographs_of_any_size(tmp_path):
     assert data.image_size() == (8, 8)
     batch = data.dataset[list(range(7))]
     assert batch["image"].shape == (7, 8, 8, 3)
-    assert int(batch["image"].min()) > 250  # nothing but the middle
+    assert int(batch["image"].min()) > 250  # only the middle
 
 
 def test_a_part_in_the_middle_of_another_shape(tmp_path):
@@ -53,7 +53,7 @@ def test_one_number_is_the_shorter_side(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "ending"), [(np.uint16, "png"), (np.float32, "tif")])
-def test_more_than_8_bits_are_refused_in_words(tmp_path, kind, ending):
+def test_pictures_of_more_than_8_bits_are_refused(tmp_path, kind, ending):
     Image.fromarray(np.zeros((4, 4), kind)).save(tmp_path / f"deep.{ending}")
     with pytest.raises(SceneFileError, match=rf"deep.{ending} has more than 8 bits per channel: convert it"):
         SceneDataModule(tmp_path, num_val=0, num_test=0).setup("fit")
@@ -92,7 +92,7 @@ def test_a_model_learns_from_clips(tmp_path):
     assert np.isfinite(float(model.loss(batch["image"])[0].detach()))
 
 
-@pytest.mark.filterwarnings("ignore:The batches have no label")
+@pytest.mark.filterwarnings("ignore:The images have no labels")
 def test_the_command_trains_on_photographs(tmp_path, monkeypatch):
     photographs(tmp_path / "pictures")
     monkeypatch.chdir(tmp_path)

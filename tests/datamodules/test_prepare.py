@@ -38,7 +38,7 @@ def test_each_dataset(tmp_path, monkeypatch, capsys, arguments, name, shape, cou
         main([str(word) for word in arguments])
 
 
-def test_another_dataset_is_recognised(tmp_path):
+def test_another_dataset_is_recognized(tmp_path):
     arguments = ["multi_dsprites", "--variant", "binarized", "--source", DATA / "multi_dsprites_synth.tfrecords"]
     ran = start(*arguments, folder=tmp_path, module="iodine_pl.datamodules.prepare")
     said, _ = ran.communicate()
@@ -48,12 +48,12 @@ def test_another_dataset_is_recognised(tmp_path):
     assert "Traceback" not in said
 
 
-def test_no_such_file(tmp_path):
+def test_a_missing_source_is_refused(tmp_path):
     with pytest.raises(SystemExit, match=r"error: .*nowhere.tfrecords"):
         main(["clevr", "--source", "nowhere.tfrecords", "--out", str(tmp_path / "a.h5")])
 
 
-def test_fewer_records_than_asked_for(tmp_path):
+def test_fewer_records_than_requested_are_refused(tmp_path):
     source = DATA / "tetrominoes_mini.tfrecords"
     with pytest.raises(
         SystemExit, match=r"tetrominoes_mini.tfrecords has 10 records, but 11 were asked for. Ask for 10"

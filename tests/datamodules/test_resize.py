@@ -13,7 +13,7 @@ def clevr():
         return dict(file)
 
 
-def test_is_what_the_released_code_computes(clevr):
+def test_resizing_equals_the_released_code(clevr):
     crop = clevr["clevr_image"][TOP : TOP + SIDE, LEFT : LEFT + SIDE]
     np.testing.assert_allclose(legacy_bilinear(crop, (128, 128)) / 255, clevr["clevr_image_out"], atol=1e-6)
     image, mask = crop_and_resize(clevr["clevr_image"], clevr["clevr_mask"][..., 0], 128)
@@ -22,8 +22,8 @@ def test_is_what_the_released_code_computes(clevr):
 
 
 @pytest.mark.parametrize("size", [64, 96, 100, 192, 256])
-def test_other_sizes_follow_the_definition(size):
-    """Output pixel i lies at 192/size * i; values between two pixels are weighted, the last pixel goes on."""
+def test_resizing_to_other_sizes_follows_the_definition(size):
+    """Output pixel i is at 192/size * i, interpolated linearly; beyond the last pixel its value is repeated."""
     image = np.random.default_rng(0).integers(256, size=(192, 192, 1), dtype=np.uint8)
     at = np.arange(size) * 192 / size
     columns = np.stack([np.interp(at, np.arange(192), row) for row in image[..., 0]])

@@ -9,11 +9,11 @@ from iodine_pl.datamodules.splits import Selection, cut
 
 @pytest.fixture
 def scenes(tmp_path):
-    """Returns 60 scenes of noise with 1, 2, 3, 1, 2, 3, ... objects, and what their factors are."""
+    """Returns 60 scenes of noise with 1, 2, 3, 1, 2, 3, ... objects, and their factors."""
     return SceneDataset(stored_singly(tmp_path / "a.h5", 60)), noise(60)[2]
 
 
-def test_the_first_the_next_and_the_next(scenes):
+def test_splits_follow_one_another(scenes):
     splits = cut(scenes[0], 40, 12, 8, Selection())
     assert {name: (at[0], at[-1], len(at)) for name, at in splits.items()} == {
         "train": (0, 39, 40),
@@ -22,18 +22,18 @@ def test_the_first_the_next_and_the_next(scenes):
     }
 
 
-def test_all_but_the_next_two(scenes):
+def test_without_num_train_training_gets_the_rest(scenes):
     assert len(cut(scenes[0], None, 12, 8, Selection())["train"]) == 40
 
 
 @pytest.mark.parametrize(("least", "most"), [(None, 2), (2, None), (2, 2)])
-def test_by_number_of_objects(scenes, least, most):
+def test_scenes_are_chosen_by_number_of_objects(scenes, least, most):
     dataset, factors = scenes
     count = factors["visibility"][:, 1:].sum(1)
     fits = np.ones(60, bool) if least is None else count >= least
     fits &= True if most is None else count <= most
     splits = cut(dataset, 40, 3, 2, Selection(least, most))
-    np.testing.assert_array_equal(splits["train"], np.flatnonzero(fits[:40]))  # the records, then the choice
+    np.testing.assert_array_equal(splits["train"], np.flatnonzero(fits[:40]))  # chosen after counting
     np.testing.assert_array_equal(splits["val"], np.flatnonzero(fits)[np.flatnonzero(fits) >= 40][:3])
     np.testing.assert_array_equal(splits["test"], np.flatnonzero(fits)[np.flatnonzero(fits) >= 40][3:5])
 
@@ -63,7 +63,7 @@ def test_no_image_is_read(scenes, monkeypatch):
     cut(scenes[0], 40, 3, 2, Selection(1, 2, {"kind": "box"}, "excluded"))
 
 
-def test_a_file_that_says_what_is_for_what(tmp_path):
+def test_splits_of_the_file_are_used(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         for split, count in (("train", 8), ("val", 3), ("test", 4)):
             file[f"{split}/imgs"] = noise(count)[0]
@@ -103,7 +103,7 @@ def test_a_file_that_says_what_is_for_what(tmp_path):
         ((40, 3, 3), Selection(test_split="excluded"), "test_split is 'excluded', but exclude is not set"),
     ],
 )
-def test_what_cannot_be_is_said(scenes, counts, selection, words):
+def test_impossible_splits_are_refused(scenes, counts, selection, words):
     with pytest.raises(SceneFileError, match=words):
         cut(scenes[0], *counts, selection)
 

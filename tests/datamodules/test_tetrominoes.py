@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_refused(wrong):
 
 
 def test_ambiguous_pieces_touch_in_one_color():
-    """All pieces of a scene make one connected figure of cells, which are those of one lattice."""
+    """All pieces of a scene form one connected figure on one lattice."""
     images, labels, factors = next(iter(TetrominoesGenerator(seed=3, ambiguous=True).scenes(0, 256)))
     assert TetrominoesGenerator(ambiguous=True).name != TetrominoesGenerator().name
     for image, label, color in zip(images, labels, factors["color"], strict=True):

@@ -10,7 +10,7 @@ from iodine_pl.datamodules.hdf5.errors import made_here
 from iodine_pl.datamodules.hdf5.words import words_of
 
 
-def test_what_compresses_is_stored_in_blocks_and_the_rest_singly(tmp_path):
+def test_compressible_scenes_are_stored_in_blocks_and_others_one_by_one(tmp_path):
     with h5py.File(tetrominoes(tmp_path / "a.h5")) as file:
         assert (file["image"].chunks[0], file["label"].chunks[0]) == (64, 64)
         assert file["image"].compression == "gzip"
@@ -22,7 +22,7 @@ def test_what_compresses_is_stored_in_blocks_and_the_rest_singly(tmp_path):
         assert dict(file.attrs) == {"format": b"iodine-pl/1", "dataset": b"noise"}
 
 
-def test_no_words_lie_in_a_heap_and_files_that_have_one_are_read(tmp_path):
+def test_strings_are_not_stored_in_a_heap_but_files_that_do_are_read(tmp_path):
     """HDF5's library can loop without end on a damaged heap."""
     image, label, factors = noise(5)
     names = {"kind": ("", "Würfel", "箱", "o"), "tint": ("",)}
@@ -59,7 +59,7 @@ def test_scenes_one_by_one_give_the_same_file(tmp_path):
     np.testing.assert_array_equal(batch["num_objects"], factors["visibility"][:, 1:].sum(1))
 
 
-def test_objects_are_counted_where_no_factor_says_so(tmp_path):
+def test_objects_are_counted_from_labels_without_factors(tmp_path):
     image, label, _ = noise(5)
     label[2] = 3
     with MultiObjectWriter(tmp_path / "a.h5") as writer:
@@ -81,7 +81,7 @@ def test_membership_of_some_scenes_is_kept_for_all(tmp_path):
     np.testing.assert_array_equal(batch["label"], label)
 
 
-def test_an_interrupted_writer_leaves_nothing(tmp_path):
+def test_an_interrupted_writer_leaves_no_file(tmp_path):
     (tmp_path / "a.h5").write_text("the old one")
     with pytest.raises(KeyboardInterrupt), MultiObjectWriter(tmp_path / "a.h5") as writer:  # noqa: PT012
         writer.append(*noise(3))
@@ -104,7 +104,7 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path):
         (lambda s: s["factors"].update(kind=np.zeros((3, 4))), r"factor kind must be \(4, L, ...\)"),
     ],
 )
-def test_wrong_scenes_are_refused_by_number(tmp_path, change, words):
+def test_an_error_names_the_number_of_the_wrong_scene(tmp_path, change, words):
     scenes = dict(zip(("image", "label", "factors"), noise(4), strict=True))
     change(scenes)
     with pytest.raises(ValueError, match=words), MultiObjectWriter(tmp_path / "a.h5") as writer:
@@ -120,13 +120,13 @@ def test_scenes_must_be_alike(tmp_path):
             writer.add(image[1])
 
 
-def test_a_folder_that_cannot_be_one(tmp_path):
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SceneFileError, match=r"a.h5 cannot be written: .*file is not a folder. Name another"):
         MultiObjectWriter(tmp_path / "file" / "a.h5").__enter__()
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
+def test_a_full_disk_is_an_error_and_leaves_no_file(tmp_path):
     """HDF5 itself would end this process with a segmentation fault."""
     noisy = np.random.default_rng(0).integers(256, size=(64, 64, 64, 3), dtype=np.uint8)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -23,5 +23,5 @@ def test_the_sum_is_the_largest(shape):
         assert scores[rows, columns].sum() == pytest.approx(best, abs=1e-12)
 
 
-def test_no_rows():
+def test_assignment_without_rows():
     assert best_assignment([]) == []

@@ -6,7 +6,7 @@ import pytest
 from iodine_pl.evaluation.dci import dci, from_importance
 
 
-def test_of_known_matrices():
+def test_scores_of_known_matrices():
     assert from_importance(np.eye(3)) == pytest.approx((1.0, 1.0))
     assert from_importance(np.ones((4, 3))) == pytest.approx((0.0, 0.0), abs=1e-12)
     # Two latents of one factor each, and one factor of two latents: disentangled, not complete.
@@ -18,7 +18,7 @@ def test_of_known_matrices():
     assert from_importance(np.zeros((2, 2))) == (0.0, 0.0)
 
 
-def test_turning_the_latents_disentangles_less():
+def test_rotated_latents_are_less_disentangled():
     random = np.random.default_rng(0)
     factors = random.uniform(-1, 1, size=(900, 3))
     kinds = {"place": "scalar", "kind": "category"}

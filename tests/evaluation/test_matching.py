@@ -14,7 +14,7 @@ def one_hot(assignment, slots):
 
 
 def by_trying_all(label, slots, number):
-    """Returns the IoU of each object under the best of all ways to give each object a slot of its own."""
+    """Returns the IoU of each object under the best one-to-one assignment, found by trying all."""
     objects = [entity for entity in range(1, label.max() + 1) if (label == entity).any()]
     best = None
     for choice in permutations([*range(number), *[None] * len(objects)], len(objects)):
@@ -30,7 +30,7 @@ def by_trying_all(label, slots, number):
 @pytest.mark.parametrize("slots", [2, 4])
 def test_best_of_all_matchings(slots):
     label = torch.randint(0, 4, (12, 6, 5))
-    label[0][label[0] == 2] = 0  # an object that does not show
+    label[0][label[0] == 2] = 0  # an invisible object
     assignment = torch.randint(0, slots, (12, 6, 5))
     found = object_iou(label, one_hot(assignment, slots), 4)
     means = mean_iou(label, one_hot(assignment, slots))
@@ -41,7 +41,7 @@ def test_best_of_all_matchings(slots):
     assert (found[:, 0] == 0).all()
 
 
-def test_perfect_and_none():
+def test_overlap_of_perfect_and_of_no_masks():
     label = torch.tensor([[[0, 0, 1, 2]], [[0, 0, 0, 0]]])
     iou = mean_iou(label, one_hot(torch.tensor([[[2, 2, 0, 1]], [[0, 1, 2, 0]]]), 3))
     assert iou[0] == 1.0

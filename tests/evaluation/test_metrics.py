@@ -10,7 +10,7 @@ from iodine_pl.evaluation.metrics import MeanTrace
 
 
 def by_counting_pairs(label, assignment):
-    """Counts the pairs of pixels that the two segmentations agree on, one by one."""
+    """Returns the ARI from a count of all pairs of pixels."""
     together = agree_label = agree_assignment = pairs = 0
     for i, j in itertools.permutations(range(len(label)), 2):
         same_label, same_assignment = label[i] == label[j], assignment[i] == assignment[j]
@@ -23,7 +23,7 @@ def by_counting_pairs(label, assignment):
 
 
 @pytest.mark.parametrize("foreground", [True, False])
-def test_equals_counting_pairs(foreground):
+def test_ari_equals_counting_pairs(foreground):
     label, assignment = torch.randint(0, 4, (5, 4, 6)), torch.randint(0, 5, (5, 4, 6))
     ours = adjusted_rand_index(label, assignment, foreground)
     assert ours.dtype == torch.float64
@@ -33,7 +33,7 @@ def test_equals_counting_pairs(foreground):
         assert float(ours[b]) == pytest.approx(expected, abs=1e-12)
 
 
-def test_equals_the_reference_code_where_that_is_a_number():
+def test_ari_equals_the_reference_code_where_that_is_finite():
     with np.load(DATA / "ari.npz") as file:
         arrays = dict(file)
     # (case, image, point, entity or slot): each case and image becomes one image of 60 x 1 pixels

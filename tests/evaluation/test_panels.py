@@ -66,23 +66,23 @@ def test_slots_that_share_the_background_are_all_of_objects():
 
 
 def test_an_object_without_a_slot_has_a_color_of_its_own():
-    order = slot_order(one_hot(torch.tensor([0, 0, 1])[LABEL], 2), LABEL)  # the first is left to the background
+    order = slot_order(one_hot(torch.tensor([0, 0, 1])[LABEL], 2), LABEL)  # object 1 is in the background's
     assert order.slots == [0, 1]
     assert order.entities == [0, 2, 1]
     nothing = slot_order(torch.full((3, 4, 6), 1 / 3), torch.zeros_like(LABEL))
     assert sorted(nothing.slots) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("labelled", [True, False])
-def test_panel_has_a_row_for_each_image(labelled):
+@pytest.mark.parametrize("labeled", [True, False])
+def test_panel_has_a_row_for_each_image(labeled):
     images = torch.rand(2, 3, 40, 50)
-    label = torch.randint(0, 3, (2, 40, 50)) if labelled else None
+    label = torch.randint(0, 3, (2, 40, 50)) if labeled else None
     result = small()(images, return_steps=True).detach()
     panel = slot_panel(images, result, label)
     row = 40 * 2 + 2 + 4  # enlarged to 96 pixels at least, a frame, a gap
     assert panel.dtype == np.uint8
     assert panel.shape[0] - 2 * row == 28  # the heads
-    assert panel.shape[1] // (50 * 2 + 6) == 6 + labelled
+    assert panel.shape[1] // (50 * 2 + 6) == 6 + labeled
     first = panel[29 : 29 + 80 : 2, 5 : 5 + 100 : 2]
     assert np.array_equal(first, (images[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
     mean = result._replace(reconstruction=torch.zeros_like(result.reconstruction))
@@ -94,7 +94,7 @@ def test_panel_has_a_row_for_each_image(labelled):
 
 
 def test_truth_and_slots_share_their_colors():
-    """Of two images the slots are in another order, and only one has a background."""
+    """The two images have their slots in different orders, and only one has a background slot."""
     images = torch.rand(2, 3, 4, 6)
     result = small(num_slots=2)(images).detach()
     masks = torch.stack([one_hot((LABEL == 0).long(), 2), one_hot((torch.arange(6) < 3).long().expand(4, 6), 2)])
@@ -105,14 +105,14 @@ def test_truth_and_slots_share_their_colors():
     assert [row.background for row in rows] == [True, False]
     assert rows[0].ari == 1.0
     panel = slot_panel(images, result._replace(masks=masks), torch.stack([(LABEL > 0).long(), LABEL]))
-    tile = panel[-68:, -302:-208]  # the background's column has nothing in the second row
+    tile = panel[-68:, -302:-208]  # in the second row the background's column is empty
     assert (tile == 255).all()
     assert not (panel[-140:-72, -302:-208] == 255).all()
-    unlabelled = slot_rows(images, result)
-    assert [(row.truth, row.ari) for row in unlabelled] == [(None, None)] * 2
+    unlabeled = slot_rows(images, result)
+    assert [(row.truth, row.ari) for row in unlabeled] == [(None, None)] * 2
 
 
-def test_an_image_without_objects_has_no_index():
+def test_an_image_without_objects_has_no_ari():
     images = torch.rand(1, 3, 8, 8)
     (row,) = slot_rows(images, small()(images).detach(), torch.zeros(1, 8, 8, dtype=torch.uint8))
     assert row.ari != row.ari

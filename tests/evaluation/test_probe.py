@@ -1,4 +1,4 @@
-"""The linear probe: the reference code's numbers, and what fitting must do."""
+"""The linear probe gives the reference code's numbers and fits least squares."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def visible_objects(official):
     return slots, visible, latents, factors
 
 
-def test_matches_as_the_reference_code(official):
+def test_matching_equals_the_reference_code(official):
     _, official = official
     slots, visible, _, _ = visible_objects(official)
     covers = official["true_mask"].sum(axis=(2, 3, 4)) > 0
@@ -38,7 +38,7 @@ def test_matches_as_the_reference_code(official):
     assert (slots[shown] == official["assignment"].argmax(axis=2)[shown]).all()
 
 
-def test_scores_as_the_reference_code(official):
+def test_probe_scores_equal_the_reference_code(official):
     dataset, official = official
     _, _, latents, factors = visible_objects(official)
     kinds = {name: KINDS[kind] for name, _, kind in official["mapping"]}
@@ -79,7 +79,7 @@ OWN_KINDS = {
 }
 
 
-def test_finds_what_is_linear():
+def test_the_probe_finds_linear_factors():
     probe = LinearProbe.fit(*objects(), OWN_KINDS)
     assert probe.sizes == {"place": 2, "turn": 2, "kind": 5, "two": 3, "one": 4, "noise": 1}
     scores = probe.score(*objects(seed=1))
@@ -91,7 +91,7 @@ def test_finds_what_is_linear():
     assert abs(scores["noise"]) < 0.1
 
 
-def test_fits_least_squares():
+def test_the_probe_fits_least_squares():
     """No small change of the weights lowers the squared error on the data that were fitted."""
     latents, factors = objects(60)
     kinds = {"noise": "scalar", "turn": "angle"}

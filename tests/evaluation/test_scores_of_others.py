@@ -1,6 +1,6 @@
-"""Our scores are those of the libraries that tables are made with: here in plain numpy, image by image.
+"""Our scores equal those of the libraries that papers use, written here in plain numpy, image by image.
 
-Where there is something to score they all agree. Of an image without foreground they say:
+They all agree on images with foreground. For an image without foreground they give:
 
 =================  ==========================  ==========  ============
 ..                 object-centric-library      VideoSAUR   ours
@@ -23,7 +23,7 @@ from iodine_pl.evaluation.matching import MeanOverlap, mean_best_overlap, mean_i
 
 
 def pairs(count):
-    """Returns the number of pairs among so many pixels."""
+    """Returns the number of pairs of ``count`` pixels."""
     return count * (count - 1) / 2
 
 
@@ -42,7 +42,7 @@ def ari_of_object_centric_library(label, slots, ignored):
 
 
 def mean_segmentation_covering(label, slots, ignored):
-    """mSC of object-centric-library: the best IoU of each object that is there, 0 without any."""
+    """mSC of object-centric-library: the mean over visible objects of the best IoU; 0 if there is none."""
     best = []
     for i in np.unique(label[label >= ignored]):
         true = label == i
@@ -65,7 +65,7 @@ def ari_of_videosaur(label, slots, entities, number, foreground):
 
 
 def iou_of_videosaur(label, slots, entities, number, matching):
-    """Mean over the objects that are there of the IoU with the slot that is matched; NaN without any."""
+    """Mean over visible objects of the IoU with the matched slot; NaN if there is none."""
     true, won = one_hot(label, entities)[:, 1:], one_hot(slots, number)
     both = true.T @ won
     union = true.sum(0)[:, None] + won.sum(0)[None] - both
@@ -78,7 +78,7 @@ def iou_of_videosaur(label, slots, entities, number, matching):
 def structured():
     """Makes images whose segmentations are right, renamed, merged, split, shifted, or leave entities out."""
     label = np.zeros((8, 12, 12), int)
-    label[:, 1:5, 1:5], label[:, 6:11, 2:6], label[:, 3:9, 7:11] = 1, 2, 4  # there is no 3
+    label[:, 1:5, 1:5], label[:, 6:11, 2:6], label[:, 3:9, 7:11] = 1, 2, 4  # entity 3 is missing
     slots = label.copy()
     slots[1] = (label[1] + 3) % 5
     slots[2][label[2] == 2] = 1
@@ -104,7 +104,7 @@ def as_masks(slots, number):
 
 
 @pytest.mark.parametrize("case", [structured(), random(4, 7), random(7, 4), random(11, 11), random(2, 1)])
-def test_agree_wherever_there_is_foreground(case):
+def test_scores_agree_on_images_with_foreground(case):
     labels, assignments, entities, number = case
     label, masks = torch.from_numpy(labels), as_masks(assignments, number)
     ours = {

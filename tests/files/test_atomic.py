@@ -1,4 +1,4 @@
-"""Files are whole or as they were before."""
+"""A file is complete or unchanged."""
 
 import errno
 import os
@@ -58,7 +58,7 @@ def test_a_disk_that_fills_up_at_the_last_moment_leaves_the_old_file(tmp_path, m
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_content_then_name_then_folder_reach_the_disk(tmp_path, monkeypatch):
+def test_content_name_and_folder_are_synced_in_this_order(tmp_path, monkeypatch):
     """In any other order a power cut can leave an empty file, or none."""
     done = []
     sync, replace = os.fsync, os.replace
@@ -79,7 +79,7 @@ def test_content_then_name_then_folder_reach_the_disk(tmp_path, monkeypatch):
     assert done == [("sync", path.stat().st_ino), ("rename", "a.txt"), ("sync", tmp_path.stat().st_ino)]
 
 
-def test_a_system_that_opens_no_folders(tmp_path, monkeypatch):
+def test_a_system_that_cannot_open_folders_still_writes(tmp_path, monkeypatch):
     opened = os.open
 
     def refusing(path, *arguments, **options):
@@ -93,7 +93,7 @@ def test_a_system_that_opens_no_folders(tmp_path, monkeypatch):
     assert (tmp_path / "a.txt").read_text() == "whole"
 
 
-def test_what_a_kill_leaves_is_written_over(tmp_path):
+def test_a_partial_file_left_by_a_kill_is_overwritten(tmp_path):
     script = """
 import os, signal, sys
 from pathlib import Path
@@ -115,7 +115,7 @@ with written_beside(Path(sys.argv[1])) as partial:
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_two_that_write_the_same_file_do_not_mix(tmp_path):
+def test_two_writers_of_one_file_do_not_mix(tmp_path):
     path = tmp_path / "a.txt"
     with written_beside(path, shared=True) as one:
         one.write_text("one")
@@ -126,7 +126,7 @@ def test_two_that_write_the_same_file_do_not_mix(tmp_path):
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_what_a_kill_left_of_a_shared_file_is_taken_away(tmp_path):
+def test_a_partial_shared_file_left_by_a_kill_is_deleted(tmp_path):
     script = """
 import os, signal, sys
 from pathlib import Path
@@ -146,7 +146,7 @@ with written_beside(Path(sys.argv[1]), shared=True) as partial:
         elsewhere.touch()
         with written_beside(tmp_path / "c.h5", shared=True) as partial:
             partial.write_text("whole")
-        assert other.exists()  # its process lives
+        assert other.exists()  # its process is running
     assert names(tmp_path) == [elsewhere.name, "b.h5", "c.h5"]
 
 

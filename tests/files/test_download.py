@@ -29,14 +29,14 @@ def fetch(server, kept, count=1 << 12, stop=None):
 
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("says_length", [True, False])
-def test_whole(server, content, tmp_path, ranges, says_length):
+def test_a_file_is_downloaded_completely(server, content, tmp_path, ranges, says_length):
     server.content, server.ranges, server.says_length = content, ranges, says_length
     assert fetch(server, tmp_path / "kept") == content
     assert (tmp_path / "kept").read_bytes() == content
 
 
 @pytest.mark.parametrize(("ranges", "longest"), [(True, 3000), (False, None)])
-def test_goes_on_where_it_was(server, content, tmp_path, ranges, longest):
+def test_a_download_continues_where_it_stopped(server, content, tmp_path, ranges, longest):
     server.content, server.ranges, server.longest = content, ranges, longest
     begun = fetch(server, tmp_path / "kept", stop=5000)
     assert (tmp_path / "kept").read_bytes()[: len(begun)] == begun
@@ -46,11 +46,11 @@ def test_goes_on_where_it_was(server, content, tmp_path, ranges, longest):
     assert fetch(server, tmp_path / "kept") == content
     assert server.asked[0] == f"bytes={size}-"
     server.asked.clear()
-    assert fetch(server, tmp_path / "kept") == content  # all of it is there: nothing comes again
+    assert fetch(server, tmp_path / "kept") == content  # it is complete, so nothing is downloaded
     assert (tmp_path / "kept").read_bytes() == content
 
 
-def test_a_connection_that_breaks_off_is_taken_up_again(server, content, tmp_path):
+def test_an_interrupted_download_continues(server, content, tmp_path):
     server.content, server.longest = content, 2500
     assert fetch(server, tmp_path / "kept") == content
     assert len(server.asked) == -(-len(content) // 2500)
@@ -62,7 +62,7 @@ def test_a_server_that_promises_more_than_it_has(server, content, tmp_path, rang
     server.content, server.claims, server.ranges = content, 100, ranges
     with pytest.raises(DownloadError, match=rf"has {len(content) + 100} bytes, but sends {len(content)} and no more"):
         fetch(server, tmp_path / "kept")
-    assert (tmp_path / "kept").read_bytes() == content  # what has come is kept
+    assert (tmp_path / "kept").read_bytes() == content  # the received part is kept
 
 
 def test_a_server_that_promises_less_than_it_has(server, content, tmp_path):
@@ -106,7 +106,7 @@ def test_a_server_that_fails_for_a_moment(server, content, tmp_path):
     assert got == content
 
 
-def test_no_server(tmp_path):
+def test_a_missing_server_is_an_error(tmp_path):
     with (
         pytest.raises(DownloadError, match=r"no connection .*name a file"),
         Download("http://127.0.0.1:9/x", tmp_path / "k"),
@@ -114,7 +114,7 @@ def test_no_server(tmp_path):
         pass
 
 
-def test_a_file_that_was_replaced_meanwhile(server, content, tmp_path):
+def test_a_file_that_is_replaced_during_the_download_is_an_error(server, content, tmp_path):
     server.content, server.longest = content, 2500
     with Download(server.url, tmp_path / "kept") as download:
         download.read(2500)
@@ -123,7 +123,7 @@ def test_a_file_that_was_replaced_meanwhile(server, content, tmp_path):
             list(iter(lambda: download.read(2500), b""))
 
 
-def test_only_what_is_needed_is_fetched_and_nothing_is_left(server, content, tmp_path, monkeypatch):
+def test_only_the_required_part_is_downloaded_and_then_deleted(server, content, tmp_path, monkeypatch):
     monkeypatch.setattr("iodine_pl.files.tensorflow.tfrecord._READ", 1024)
     server.content = content
     assert prepare.prepare(TETROMINOES, tmp_path / "a.h5", server.url, limit=5, keep=True) == 5
@@ -134,7 +134,7 @@ def test_only_what_is_needed_is_fetched_and_nothing_is_left(server, content, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
 
 
-def test_what_has_come_outlives_an_interruption(server, content, tmp_path):
+def test_the_downloaded_part_is_kept_after_an_interruption(server, content, tmp_path):
     server.content, server.claims = content[: len(content) // 2], len(content) - len(content) // 2
     with pytest.raises(DownloadError):
         prepare.prepare(TETROMINOES, tmp_path / "a.h5", server.url)
@@ -145,7 +145,7 @@ def test_what_has_come_outlives_an_interruption(server, content, tmp_path):
     assert server.asked == [f"bytes={len(content) // 2}-"]
 
 
-def test_space_is_looked_at_first(server, content, tmp_path, monkeypatch):
+def test_free_space_is_checked_first(server, content, tmp_path, monkeypatch):
     server.content = content
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(SceneFileError, match=r"0.0 GB left, but some .* GB are needed. Free some.*--limit"):

@@ -1,4 +1,4 @@
-"""The reference code's checkpoints against what the reference code computes with them."""
+"""The reference code's checkpoints give what the reference code computes with them."""
 
 import json
 import zipfile
@@ -36,7 +36,7 @@ CASES = ["checkpoint", "tetrominoes"]
 
 
 def case(name):
-    """The checkpoint's folder, what the reference code computed with it, and with one more update."""
+    """Returns the checkpoint's folder, and what the reference code computed with it, now and after an update."""
     if name == "checkpoint":
         return TINY, DATA / "checkpoint_oracle.npz", DATA / "checkpoint_resume.npz"
     folder = SHARED / "checkpoints" / name
@@ -62,7 +62,7 @@ def written(model):
 
 
 def made(official, **arguments):
-    """Makes the model of what was read."""
+    """Makes the model of a checkpoint that was read."""
     model = IODINE(**official.arguments | arguments)
     model.load_state_dict(official.parameters)
     return model
@@ -100,7 +100,7 @@ class Derived(IODINE):
     pass
 
 
-def test_a_subclass_is_made_too():
+def test_a_subclass_can_be_made():
     assert type(Derived.from_official(tiny_variables())) is Derived
 
 
@@ -183,13 +183,13 @@ def go_on(model, images, checkpoint, max_steps):
 
 @pytest.mark.parametrize("name", CASES)
 def test_training_goes_on_as_in_the_reference_code(name, tmp_path):
-    """From the converted file, through a Trainer: weights, Adam's moments, step and schedule."""
+    """A Trainer that starts from the converted file continues weights, Adam's moments, step and schedule."""
     folder, oracle, resume = case(name)
     before, after = load(oracle), load(resume)
     meta = json.loads(str(before["meta_json"]))
     official = read_official(folder, num_slots=meta["K"], learning_rate=meta["learn_rate"])  # scaled already
     assert official.step == meta["steps"]
-    # There the probe's gradient is a part of the norm that is clipped.
+    # In the reference code the clipped norm includes the probe's gradient.
     squares = {name[2:]: float(np.square(g.astype(np.float64)).sum()) for name, g in after.items() if name[:2] == "g/"}
     whole = sum(squares.values()) ** 0.5
     assert whole == pytest.approx(float(after["global_norm"]), rel=1e-5)
@@ -211,7 +211,7 @@ def test_training_goes_on_as_in_the_reference_code(name, tmp_path):
         assert relative_error(parameters[parameter] - start, end - start) < 3e-4 + rounding, variable
 
 
-def test_the_learning_rate_is_that_of_who_goes_on(tmp_path):
+def test_a_new_learning_rate_is_used_when_training_continues(tmp_path):
     official = read_official(TINY, num_slots=3)
     write_checkpoint(made(official), tmp_path / "a.ckpt", 500_000, official.moments)
     model = IODINE.load_from_checkpoint(tmp_path / "a.ckpt", batch_size=64, learning_rate=0.008)
@@ -232,7 +232,7 @@ def test_weights_alone_are_enough_and_training_starts_from_them(tmp_path):
     assert content["lr_schedulers"][0]["last_epoch"] == 5
 
 
-def test_a_part_of_the_moments_is_an_error():
+def test_incomplete_moments_are_an_error():
     for lost in (f"{LOST}/Adam", f"{LOST}/Adam_1", "beta2_power", "global_step"):
         variables = tiny_variables()
         del variables[lost]
@@ -274,7 +274,7 @@ def test_what_is_missing_unknown_or_misshapen_is_named(name, value, words):
         read_official(variables)
 
 
-def test_whatever_does_not_fit_is_named():
+def test_a_variable_that_does_not_fit_is_named():
     arguments = small().hparams
     variables = written(small())
     del variables[LOST]
@@ -345,7 +345,7 @@ def test_every_variable_of_the_official_graphs_is_recognized():
         assert 3 * count + 3 + len(official.unused) == len(variables)
 
 
-def test_an_address_is_fetched_once_and_what_came_is_kept(server, tmp_path, capsys, monkeypatch):
+def test_an_address_is_downloaded_once_and_continued(server, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "original.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
@@ -358,7 +358,7 @@ def test_an_address_is_fetched_once_and_what_came_is_kept(server, tmp_path, caps
     assert sorted(child.name for child in tmp_path.iterdir()) == ["a.ckpt", "released"]
     assert (tmp_path / "released").read_bytes() == server.content
     asked = len(server.asked)
-    assert asked > 1  # it broke off and went on
+    assert asked > 1  # it was interrupted and continued
     main([server.url, "--folder=tiny", "--out", "b.ckpt"])
     assert len(server.asked) == asked
     assert "released is there already" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Charts: what they keep of a run's scalars."""
+"""Charts show a run's scalars."""
 
 import math
 
@@ -40,7 +40,7 @@ def test_odd_values_do_not_spoil_a_chart():
     many = chart({step: 1e6 if step < 5 else step / 1000 for step in range(1000)}, name="train/loss")
     points = places(many["curves"][0])
     assert len(points) == 200
-    assert len({y for _, y in points}) > 50  # the first losses do not press the others flat
+    assert len({y for _, y in points}) > 50  # the first losses do not flatten the others
     assert all(0 <= x <= 270 and 0 <= y <= 120 for x, y in points)
 
 

@@ -33,7 +33,7 @@ def main(arguments):
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    """Trains for six updates and makes two experiments, one of them with a name that begins like the other's."""
+    """Trains for six updates and makes two experiments; the name of one begins with that of the other."""
     folder = tmp_path_factory.mktemp("report")
     before = Path.cwd()
     os.chdir(folder)
@@ -103,7 +103,7 @@ def dragged(browser, slider, offset):
     ActionChains(browser).move_to_element(slider).click_and_hold().move_by_offset(pixels, 0).release().perform()
 
 
-def test_is_used_in_a_browser(page, browser):
+def test_the_page_works_in_a_browser(page, browser):
     """The slider over the steps and the explorer are dragged; nothing is wider than the window."""
     opened(browser, page)
     steps = browser.find_element("css selector", "[data-steps]")
@@ -129,7 +129,7 @@ def test_is_used_in_a_browser(page, browser):
         seen[value] = drawn(browser, changed)
     assert seen["\u22123"] != seen["+3"]
     number = said.text.split()[0]
-    for kind in ("latents", "slots", "images"):  # each chooses anew what follows from it
+    for kind in ("latents", "slots", "images"):  # each menu resets those that depend on it
         second = box.find_elements("css selector", f".{kind} input")[1]
         browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", second)
         second.click()
@@ -170,7 +170,7 @@ def test_more_than_two_runs_are_refused(run_folder, monkeypatch):
         main(["last", "last", "last"])
 
 
-def test_has_all_there_is(page):
+def test_a_report_has_every_section(page):
     text = page.read_text()
     assert re.findall(r"<h2>(.*?)</h2>", text) == [
         "Slots",
@@ -199,7 +199,7 @@ def test_has_all_there_is(page):
     assert len(captions) == 3 + 1
     assert captions[0].startswith("Test images: input, reconstruction, ")
     assert captions[-1] == "One &lt;i&gt;more&lt;/i&gt;."
-    assert not re.search(r'(src|href)="(?!data:|#)', text)  # nothing from elsewhere
+    assert not re.search(r'(src|href)="(?!data:|#)', text)  # nothing is loaded from another file
     assert len(text) < 5_000_000
     assert not list(page.parent.glob(".*"))
 
@@ -231,7 +231,7 @@ def test_the_scores_are_those_of_the_experiment_or_of_images(run_folder, page, m
     assert [float(x) for x in of_images.groups()] == pytest.approx([float(x) for x in expected], abs=2e-3)
 
 
-def test_names_and_settings_are_no_markup(run_folder, tmp_path, monkeypatch):
+def test_names_and_settings_are_escaped(run_folder, tmp_path, monkeypatch):
     run = tmp_path / "<img src=x>" / "version_0"
     shutil.copytree(run_folder / "runs/tetrominoes/version_0", run)
     settings = (run / "config.yaml").read_text() + "note: '</script><script>alert(1)</script>'\n"
@@ -243,7 +243,7 @@ def test_names_and_settings_are_no_markup(run_folder, tmp_path, monkeypatch):
     assert text.count("<script>") == 1
 
 
-def test_makes_the_test_images_alone(run_folder, tmp_path, monkeypatch):
+def test_a_report_generates_only_test_images(run_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(TetrominoesGenerator, "shard", 64)
     alone = shutil.copy(run_folder / "runs/tetrominoes/version_0/checkpoints/last.ckpt", tmp_path / "mine.ckpt")
@@ -255,7 +255,7 @@ def test_makes_the_test_images_alone(run_folder, tmp_path, monkeypatch):
     assert made == ["0000128-0000189.h5"]
 
 
-def test_what_cannot_be_changed_has_no_explorer(run_folder):
+def test_a_decoder_of_joint_slots_has_no_explorer(run_folder):
     class Together(torch.nn.Module):
         """A decoder of slots that may see each other."""
 
@@ -264,7 +264,7 @@ def test_what_cannot_be_changed_has_no_explorer(run_folder):
     assert traversals_of(model, {}, model) is None
 
 
-def test_the_frames_are_the_scene_decoded_again(run_folder):
+def test_traversal_frames_equal_decoding_the_whole_scene(run_folder):
     model = load_model(run_folder / "runs/tetrominoes/version_0/checkpoints/best.ckpt")
     latents, values = torch.randn(4, model.latent_size), torch.tensor([-1.0, 0.5])
     scene = Scene(model, latents, (9, 8))
@@ -283,8 +283,8 @@ def test_pictures_are_packed_within_their_budget():
     assert len(packed(noise, 3_000)) < 3_000 * 4 / 3 + 40
 
 
-def test_shows_what_the_test_counted(run_folder, monkeypatch):
-    """The report decomposes fewer images at once, so the last digits may differ."""
+def test_a_report_shows_the_masks_that_the_test_scored(run_folder, monkeypatch):
+    """The report has smaller batches than the test, so the last digits may differ."""
     scored, drawn = counted_masks(monkeypatch), []
 
     def rows(batch, result):
@@ -306,11 +306,11 @@ def test_shows_what_the_test_counted(run_folder, monkeypatch):
         (
             {"images": 1, "data": "", "model": "", "checkpoint": "", "table": []}
             | {"pictures": [{"name": "old", "file": "old.png", "caption": ""}]},
-            r"No such file.*old\.png",
+            r"there is no file .*old\.png",
         ),
     ],
 )
-def test_says_what_is_no_experiment(run_folder, monkeypatch, content, error):
+def test_a_file_that_is_not_an_experiment_is_named(run_folder, monkeypatch, content, error):
     monkeypatch.chdir(run_folder)
     file = Path("runs/tetrominoes/version_0/experiments/old.json")
     file.write_text(json.dumps(content))
@@ -321,7 +321,7 @@ def test_says_what_is_no_experiment(run_folder, monkeypatch, content, error):
     assert not Path("none.html").exists()
 
 
-def test_of_a_checkpoint_elsewhere(run_folder, tmp_path, monkeypatch):
+def test_a_report_of_a_checkpoint_outside_a_run(run_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(run_folder)
     run = Path("runs/tetrominoes/version_0")
     alone = shutil.copy(run / "checkpoints" / "last.ckpt", tmp_path / "mine.ckpt")
@@ -335,12 +335,12 @@ def test_of_a_checkpoint_elsewhere(run_folder, tmp_path, monkeypatch):
     assert page == tmp_path / "mine.html"
     assert "data-steps" in page.read_text()
     assert "<h2>Curves" not in page.read_text()
-    monkeypatch.chdir(tmp_path)  # a name says no folder: the page is written here, not into the package
+    monkeypatch.chdir(tmp_path)  # a name has no folder, so the page is written to the current one, not into the package
     named = write_report("tetrominoes", config=run_folder / run / "config.yaml", num_images=1)
     assert named.resolve() == tmp_path / "tetrominoes.html"
 
 
-def test_says_what_is_no_run(tmp_path):
+def test_a_folder_that_is_not_a_run_is_an_error(tmp_path):
     with pytest.raises(SystemExit, match="is no folder of a run"):
         main([str(tmp_path)])
     with pytest.raises(SystemExit, match="there is no checkpoint"):

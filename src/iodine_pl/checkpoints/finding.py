@@ -68,8 +68,7 @@ def _of_newest_run(alias: str, name: str, root: Path) -> Path:
     saved = sorted(root.glob(f"{name}/*/checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
     if not saved:
         raise FileNotFoundError(
-            f"there is no checkpoint in any run of {root / name}: train first. Runs that are kept elsewhere need "
-            "--trainer.default_root_dir"
+            f"there is no checkpoint in any run of {root / name}: train first, or give the path of a checkpoint"
         )
     path = saved[-1].with_name(f"{alias}.ckpt")
     if not path.is_file():

@@ -19,8 +19,8 @@ from iodine_pl.cli.command import IodineCLI
 from iodine_pl.cli.configurations import with_files
 from iodine_pl.cli.errors import CommandError, did_you_mean, sentence_of
 from iodine_pl.cli.memory import keep_freed_memory
+from iodine_pl.cli.messages import show_warnings_in_one_line, silence_advertising
 from iodine_pl.cli.parser import CommandParser
-from iodine_pl.cli.progress import silence_advertising
 from iodine_pl.cli.saving import SaveConfigOfRun
 from iodine_pl.cli.stopping import Stopped, stopped_by
 from iodine_pl.cli.tools import TOOLS, program, run_tool, summary_of
@@ -43,6 +43,7 @@ def prepare_process() -> None:
     # Densities far from a mean are denormal numbers, which slow a CPU down many times. They are set to zero.
     torch.set_flush_denormal(True)
     threading.excepthook = _tell_of_thread
+    show_warnings_in_one_line()
 
 
 def _tell_of_thread(error: threading.ExceptHookArgs) -> None:

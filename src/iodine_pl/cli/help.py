@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.cli import LightningArgumentParser
 
-__all__ = ["add_group_help", "help_of_command", "subclasses_of"]
+__all__ = ["add_group_help", "help_of_command", "shipped", "subclasses_of"]
 
 _WIDTH, _COLUMN = 118, 42
 _OF_RUN = {
@@ -48,9 +48,7 @@ def help_of_command(parser: LightningArgumentParser) -> str:
     lines += [_line(actions[name], about) for name, about in _OF_RUN.items()]
     lines += [_entry("--print_config", "Print all settings as a configuration and exit.")]
     for group, base in (("model", pl.LightningModule), ("data", pl.LightningDataModule)):
-        names = sorted({kind.__name__ for kind in subclasses_of(base) if kind.__module__.startswith("iodine_pl.")})
-        known = [name for name in names if name != "SceneModel"]
-        lines += ["", group, _entry(f"--{group} CLASS", f"One of {', '.join(known)}, or the path of your own.")]
+        lines += ["", group, _entry(f"--{group} CLASS", f"One of {', '.join(shipped(base))}, or the path of your own.")]
         lines += [_entry(f"--{group}.ARGUMENT VALUE", f"Any argument of the class: --{group}.help CLASS lists them.")]
     lines += ["", "Trainer (--trainer.help lists all options)"]
     lines += [_line(actions[f"trainer.{name}"], about) for name, about in _TRAINER.items()]
@@ -83,6 +81,12 @@ def subclasses_of(kind: type) -> Iterator[type]:
     for each in found:
         yield each
         yield from subclasses_of(each)
+
+
+def shipped(kind: type) -> list[str]:
+    """Returns the names of this package's subclasses of a class, without those that are only bases."""
+    names = {each.__name__ for each in subclasses_of(kind) if each.__module__.startswith("iodine_pl.")}
+    return sorted(names - {"OptimizedModule", "SceneModel"})
 
 
 class _GroupHelp(argparse.Action):

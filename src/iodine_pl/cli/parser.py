@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
+from collections.abc import Iterable
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import docstring_parser
@@ -14,7 +15,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 import iodine_pl.baselines  # so that its classes can be named without their path
 from iodine_pl.cli.errors import CommandError, did_you_mean
-from iodine_pl.cli.help import help_of_command, subclasses_of
+from iodine_pl.cli.help import help_of_command, shipped, subclasses_of
 from iodine_pl.datamodules import TetrominoesDataModule
 
 __all__ = ["CommandParser", "FunctionParser"]
@@ -53,6 +54,21 @@ class _OneLine(ArgumentParser):
             option = found[1].split("=")[0]
             group = option.removeprefix("--").split(".")[0]
             said = f"there is no option {option}.{did_you_mean(option, self._known_options())}"
+            if not option.startswith("-"):
+                said = f"{option} is not an option: options begin with --"
+        elif found := re.match(r"the following arguments are required: (.+)", message):
+            names = found[1].split(", ")
+            if "." in names[0]:  # those of a subcommand
+                assert self._subcommands_action is not None
+                parser = self._subcommands_action.choices[names[0].split(".")[0]]
+                names = [name.split(".")[1] for name in names]
+            typed = " and ".join(parser._as_typed(name) for name in names)
+            said = f"{parser.prog.replace(' [options]', '')} needs the argument{'s' if names[1:] else ''} {typed}"
+        elif found := re.match(r'expected "(\w+)" to be one of \{(.*)\}, but it was not provided', message):
+            said = f"{self.prog} needs the argument {found[1]}: {_listed(found[2].split(','))}"
+        elif found := re.match(r"argument (\w+): invalid choice: '(.*)' \(choose from (.*)\)", message):
+            choices = re.findall(r"[\w.]+", found[3])
+            said = f"{found[1]} must be {_listed(choices)}, got {found[2]}"
         elif found := re.match(r"Subcommand '(.*)' does not accept option '(.*)'", message):
             assert self._subcommands_action is not None
             parser = self._subcommands_action.choices[found[1]]
@@ -74,6 +90,10 @@ class _OneLine(ArgumentParser):
         option = f"--{group}.help" if f"--{group}.help" in parser._option_string_actions else "--help"
         end = "" if said.endswith("?") else "."
         return f"{said.rstrip('.')}{end} {parser.prog.replace(' [options]', '')} {option}{shown} lists the options"
+
+    def _as_typed(self, name: str) -> str:
+        options = [action.option_strings for action in self._actions if action.dest == name]
+        return options[0][-1] if options and options[0] else name
 
     def _known_options(self) -> list[str]:
         return list(self._option_string_actions)
@@ -130,7 +150,10 @@ def _about_value(key: str, words: str) -> str:
     """Returns what was expected of a value, from jsonargparse's lines for each type that it tried."""
     if missing := re.search(r"Expected a dot import path string: (\S+)", words):
         names = [kind.__name__ for kind in subclasses_of(_BASES.get(key, pl.Callback))]
-        return f"{key}: there is no class {missing[1]}.{did_you_mean(missing[1], names)}"
+        near = did_you_mean(missing[1], names)
+        if not near and key in _BASES:
+            near = f" Give {', '.join(shipped(_BASES[key]))} or the path of your own"
+        return f"{key}: there is no class {missing[1]}.{near}"
     if missing := re.search(r"(?:File does not exist|No such file).*?'([^']*)'", words):
         return f"{key}: there is no file {missing[1]}"
     value = re.search(r"(?:Given value|Got value): (.*)", words)
@@ -138,5 +161,11 @@ def _about_value(key: str, words: str) -> str:
     if value is None or not expected:
         return words.strip() if key in words else f"{key}: {words.strip()}"
     kinds = [re.sub(r"<class '(?:.*\.)?(\w+)'>", r"\1", kind).replace("NoneType", "null") for kind in expected]
-    kinds = [" or ".join(re.findall(r"'([^']*)'", kind)) if "Literal[" in kind else kind for kind in kinds]
-    return f"{key} must be {' or '.join(dict.fromkeys(kinds))}, got {value[1].strip()}"
+    kinds = [one for kind in kinds for one in (re.findall(r"'([^']*)'", kind) if "Literal[" in kind else [kind])]
+    return f"{key} must be {_listed(kinds)}, got {value[1].strip()}"
+
+
+def _listed(words: Iterable[str]) -> str:
+    """Returns each word once, as ``a, b or c``."""
+    *most, last = dict.fromkeys(words)
+    return f"{', '.join(most)} or {last}" if most else last

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import warnings
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -13,7 +11,7 @@ import pytorch_lightning as pl
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning.callbacks import TQDMProgressBar
 
-__all__ = ["ProgressLines", "StepsBar", "silence_advertising", "table_of"]
+__all__ = ["ProgressLines", "StepsBar", "table_of"]
 
 _SCORES = ("ari_fg", "ari", "miou", "mbo", "mse", "elbo", "nll", "kl")
 _IN_LINE = ("ari_fg", "ari", "mse", "elbo")
@@ -80,17 +78,3 @@ def table_of(stage: str, metrics: Mapping[str, Any]) -> str:
     shown = named or [name for name in metrics if "_steps/" not in name]
     width = max(map(len, shown), default=0)
     return "\n".join(f"{name:<{width}}  {float(metrics[name]):>10.4g}" for name in shown)
-
-
-def silence_advertising() -> None:
-    """Hides messages that the user can do nothing about, and advertising."""
-    # Continuing in a run's folder is intended, so its checkpoints are expected.
-    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)  # Lightning 2.6 with torch 2.13
-    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    if _no_tip not in logger.filters:
-        logger.addFilter(_no_tip)
-
-
-def _no_tip(record: logging.LogRecord) -> bool:
-    return "litlogger" not in record.getMessage() and "litmodels" not in record.getMessage()

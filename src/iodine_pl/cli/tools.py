@@ -58,9 +58,17 @@ def run_tool(name: str, arguments: Sequence[str]) -> None:
             parser.add_function(function)
             function(**parser.parse_args(arguments).as_dict())
     except OSError as error:
-        raise CommandError(sentence_of(error) or str(error)) from error
+        raise CommandError(sentence_of(error) or _of_system(error)) from error
     except (TypeError, ValueError) as error:
         sentence = sentence_of(error, about_values=True)
         if sentence is None:
             raise
         raise CommandError(sentence) from error
+
+
+def _of_system(error: OSError) -> str:
+    if not error.filename:
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return f"there is no file {error.filename}"
+    return f"{error.filename}: {error.strerror}"

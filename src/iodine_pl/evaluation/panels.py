@@ -140,27 +140,27 @@ def draw_rows(rows: Sequence[Row], names: str = "") -> Pixels:
         rows: at least one.
         names: head of the column with the rows' names.
     """
-    labelled, named = any(row.truth is not None for row in rows), any(row.name for row in rows)
+    labeled, named = any(row.truth is not None for row in rows), any(row.name for row in rows)
     behind = any(row.background for row in rows)
     most = max(len(row.slots) + (not row.background) for row in rows)  # a background and the slots of objects
     colors = slot_palette(most)
     columns = [*([Column(names)] if named else []), Column("image"), Column("reconstruction")]
-    columns += [Column("true", apart=True), Column("found"), Column("FG-ARI")] if labelled else [Column("masks")]
+    columns += [Column("true", apart=True), Column("found"), Column("FG-ARI")] if labeled else [Column("masks")]
     for number in range(0 if behind else 1, most):
         head = f"slot {number}" if number else "background"
         first = number == (0 if behind else 1)
         columns.append(Column(head, hexadecimal(colors[number]), ink_on(colors[number]), apart=first))
-    return draw_table(columns, [_cells(row, labelled, named, behind, most) for row in rows])
+    return draw_table(columns, [_cells(row, labeled, named, behind, most) for row in rows])
 
 
-def _cells(row: Row, labelled: bool, named: bool, behind: bool, most: int) -> list[Pixels | str | None]:
+def _cells(row: Row, labeled: bool, named: bool, behind: bool, most: int) -> list[Pixels | str | None]:
     cells: list[Pixels | str | None] = [row.name] if named else []
     for tile in map(_pixels, (row.image, row.reconstruction)):
         cells.append(tile if row.marked is None else outlined(tile, row.marked.numpy()))
-    if labelled:
+    if labeled:
         cells.append(None if row.truth is None else _pixels(row.truth))
     cells.append(_pixels(row.found))
-    if labelled:
+    if labeled:
         cells.append("" if row.ari is None or row.ari != row.ari else f"{row.ari:.2f}")
     if behind and not row.background:
         cells.append(None)

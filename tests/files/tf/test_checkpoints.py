@@ -1,4 +1,4 @@
-"""Where a checkpoint is: a prefix, a folder, a zip file, and all that can be wrong with one."""
+"""A checkpoint is found by a prefix, in a folder or in a zip file; errors name the file."""
 
 import tracemalloc
 import zipfile
@@ -15,7 +15,7 @@ TINY = DATA / "checkpoint"
 
 
 def archive(path, members):
-    """A zip file of these members, name -> content."""
+    """Writes a zip file with these members, name -> content."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for name, content in members.items():
             file.writestr(name, content)
@@ -23,7 +23,7 @@ def archive(path, members):
 
 
 def released(names=("clevr6", "tetrominoes")):
-    """What lies in a file such as DeepMind's: a folder with folders, each with files of no interest too."""
+    """Returns the members of a file like DeepMind's: a folder of folders, which also have irrelevant files."""
     members = {"iodine_checkpoints/": b"", "iodine_checkpoints/README.index.md": b"hello"}
     for value, name in enumerate(names):
         index, data = bundles.bundle({"w": np.full(3, value, dtype=np.float32)})
@@ -74,13 +74,13 @@ def test_one_of_several_in_a_zip_file(tmp_path, folder):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_same_unpacked(tmp_path):
+def test_an_unpacked_zip_file_is_read_alike(tmp_path):
     with zipfile.ZipFile(archive(tmp_path / "a.zip", released(["clevr6"]))) as file:
         file.extractall(tmp_path / "out")
     assert read_checkpoint(tmp_path / "out")[1].arrays["w"].tolist() == [0, 0, 0]
 
 
-def test_nothing_there(tmp_path):
+def test_a_missing_checkpoint_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no checkpoint .*: no folder, no zip file, and no nowhere\.index"):
         read_checkpoint(tmp_path / "nowhere")
     with pytest.raises(BundleError, match=r"has no checkpoint: no file that ends in \.index"):
@@ -139,7 +139,7 @@ def test_damaged_zip_files(tmp_path):
             arrays = read_checkpoint(damaged)[1].arrays
         except (BundleError, FileNotFoundError) as error:
             reasons.add(str(error))
-        else:  # a byte that says nothing of the content
+        else:  # a byte that does not affect the content
             assert arrays["w"].tolist() == [0, 0, 0]
     assert len(reasons) > 5
 

@@ -1,4 +1,4 @@
-"""The reader of TensorFlow checkpoints: genuine files, odd ones, and all that can be wrong with one."""
+"""The reader of TensorFlow checkpoints reads genuine and unusual files, and refuses invalid ones."""
 
 import contextlib
 import tracemalloc
@@ -74,7 +74,7 @@ def test_two_shards():
         ("part/model.ckpt", {"plain"}, {"p/w": "a partitioned variable"}),
     ],
 )
-def test_what_is_no_array_is_named_and_the_rest_is_read(prefix, readable, unreadable):
+def test_entries_that_are_not_arrays_are_named_and_the_rest_is_read(prefix, readable, unreadable):
     bundle = read(EDGE / prefix)
     assert bundle.arrays.keys() == readable
     assert bundle.unreadable == unreadable
@@ -153,7 +153,7 @@ def test_every_flipped_bit_of_the_data_is_found():
         refuses(INDEX, bytes(data), "wrong checksum: the data file is damaged")
 
 
-def test_a_number_that_needs_all_memory_takes_none():
+def test_a_huge_stated_size_allocates_no_memory():
     index = with_entry((b"w", bundles.entry(W, 0, shape=(1 << 38,), size=1 << 40)))
     tracemalloc.start()
     refuses(index, CONTENT, "cut off")
@@ -164,7 +164,7 @@ def test_a_number_that_needs_all_memory_takes_none():
 
 def test_names_that_grow_without_end_are_refused():
     entries = bytes(2) + bundles.number(len(bundles.header())) + bundles.header()
-    for length in range(5000):  # each name one letter longer than the one before, told in four bytes
+    for length in range(5000):  # each name is one letter longer than the one before and takes four bytes
         entries += bundles.number(length) + b"\x01\x00a"
     refuses(bundles.table([entries + bytes(4) + (1).to_bytes(4, "little")]), b"", "an entry is longer than its block")
 
@@ -213,7 +213,7 @@ SOUND = read(TINY).arrays
 
 @st.composite
 def mutilated(draw, original):
-    """Some bytes replaced, taken out, repeated or put in."""
+    """Returns the content with some bytes replaced, removed, repeated or inserted."""
     data = bytearray(original)
     for _ in range(draw(st.integers(1, 4))):
         place = draw(st.integers(0, max(0, len(data) - 1)))
@@ -244,7 +244,7 @@ def test_mutilated_blocks_with_checksums_that_fit_are_read_or_refused(content):
         arrays = read_bundle(bundles.table([content]), lambda *_: CONTENT).arrays
     except BundleError:
         return
-    for array in arrays.values():  # whatever the entry says now, it has the checksum of what was read
+    for array in arrays.values():  # the checksum matches what the changed entry names
         assert masked_crc(array.tobytes()) in {masked_crc(W.tobytes()), masked_crc(b"")}
 
 

@@ -17,17 +17,17 @@ from iodine_pl.callbacks.experiments.common.rows import Columns
 from iodine_pl.callbacks.experiments.common.step_scores import SCORES, plot_steps, quartiles, step_scores
 from iodine_pl.evaluation.panels import COLUMNS, slot_panel
 
-__all__ = ["Generalisation"]
+__all__ = ["Generalization"]
 
 
-class Generalisation(Experiment):
+class Generalization(Experiment):
     """Scores the test scenes with other numbers of slots than in training, over more refinement steps.
 
     With ``min_objects`` and ``max_objects`` of the data, the test scenes can have more objects than those of training.
     The state after t steps does not depend on T, so one run of many steps gives the scores of all smaller T.
 
     The table has a row for each K and T. The pictures show median and quartiles of ARI, MSE and KL over the steps, with
-    a color for each K (``generalisation.png``), and the first scenes with the last K (``generalisation_slots.png``).
+    a color for each K (``generalization.png``), and the first scenes with the last K (``generalization_slots.png``).
 
     Args:
         num_slots: the values of K.
@@ -39,7 +39,7 @@ class Generalisation(Experiment):
         ValueError: if there is no K, or the T do not increase from 0 or more.
     """
 
-    name = "generalisation"
+    name = "generalization"
 
     def __init__(
         self,
