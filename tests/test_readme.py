@@ -87,10 +87,10 @@ def test_one_address():
 
 def test_links_of_a_release_are_absolute(tmp_path):
     (tmp_path / "README.md").write_text(README)
-    command = [sys.executable, ROOT / ".github" / "absolute_links.py", "README.md", "someone/iodine-pl", "v9"]
+    command = [sys.executable, ROOT / ".github" / "absolute_links.py", "README.md", "them/iodine-pl", "v9"]
     subprocess.run(command, check=True)
     links = re.findall(r"\]\(([^)]*)\)", (tmp_path / "README.md").read_text())
     assert all(link.startswith(("https://", "#")) for link in links)
-    assert "https://raw.githubusercontent.com/someone/iodine-pl/v9/docs/results/tetrominoes_full_size_slots.png" in links
-    assert "https://github.com/someone/iodine-pl/blob/v9/docs/data.md#your-own-data" in links
-    assert "https://github.com/someone/iodine-pl/actions/workflows/ci.yml/badge.svg" in links
+    assert "https://raw.githubusercontent.com/them/iodine-pl/v9/docs/results/tetrominoes_full_size_slots.png" in links
+    assert "https://github.com/them/iodine-pl/blob/v9/docs/data.md#your-own-data" in links
+    assert "https://github.com/them/iodine-pl/actions/workflows/ci.yml/badge.svg" in links
