@@ -32,6 +32,7 @@ TINY = [
     "--model.decoder_channels=[4]",
     "--model.encoder_channels=[4]",
     "--model.mlp_sizes=[8]",
+    "--panels.num_images=1",
     "--trainer.accelerator=cpu",
     "--trainer.enable_model_summary=false",
     "--trainer.log_every_n_steps=2",

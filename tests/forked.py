@@ -8,6 +8,7 @@ number of the process, and at its end its exit code.
 import atexit
 import contextlib
 import gc
+import io
 import json
 import os
 import runpy
@@ -24,7 +25,13 @@ from command import Command
 from lightning_fabric.strategies.launchers import subprocess_script as of_fabric
 from pytorch_lightning.strategies.launchers import subprocess_script as of_lightning
 
-import iodine_pl.cli  # noqa: F401
+from iodine_pl.cli import run_command
+
+
+def look_at_options():
+    """Parses a command: what jsonargparse finds out about classes and imports for it, it keeps."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        run_command(["fit", "--print_config"])
 
 
 def next_command(path):
@@ -104,5 +111,6 @@ def end(status):
 
 
 if __name__ == "__main__":
+    look_at_options()
     become(**next_command(sys.argv[1]))
     end(status_of_command())

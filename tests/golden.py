@@ -1,6 +1,7 @@
 """The losses of twenty updates of each shipped configuration, in float64. Run as a script, it writes them."""
 
 import json
+from functools import cache
 from importlib import import_module
 
 import torch
@@ -17,13 +18,20 @@ UPDATES, SHOWN = 20, (1, 10, 20)
 def losses(config):
     """Returns the losses before the updates of SHOWN, of an image of noise that has few pixels."""
     made = yaml.safe_load(config.read_text())
-    package, _, name = made["model"]["class_path"].rpartition(".")
+    sequences = made["data"]["class_path"].endswith("MovingSpritesDataModule")
+    return _losses_of(json.dumps(made["model"], sort_keys=True), sequences)
+
+
+@cache  # of configurations that differ in their data alone
+def _losses_of(settings, sequences):
+    settings = json.loads(settings)
+    package, _, name = settings["class_path"].rpartition(".")
     torch.manual_seed(0)
-    arguments = made["model"].get("init_args", {}) | {"batch_size": 1}
+    arguments = settings.get("init_args", {}) | {"batch_size": 1}
     if name != "IODINE":
         arguments["image_size"] = 8
     model = getattr(import_module(package), name)(**arguments).double()
-    frames = [model.num_iterations + 1] if made["data"]["class_path"].endswith("MovingSpritesDataModule") else []
+    frames = [model.num_iterations + 1] if sequences else []
     images = torch.rand(1, *frames, model.image_channels, 8, 8, dtype=torch.float64)
     if not model.takes_gray:
         images = images.round()

@@ -40,7 +40,7 @@ def trained(tmp_path_factory):
     before = Path.cwd()
     os.chdir(folder)
     try:
-        main([*TINY, BAR, "--trainer.max_steps=25"])
+        main([*TINY, BAR, "--trainer.max_steps=25", "--panels.num_images=8"])
     finally:
         os.chdir(before)
     return folder

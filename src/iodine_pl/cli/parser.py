@@ -139,6 +139,10 @@ class CommandParser(_OneLine, LightningArgumentParser):
             known += [f"--{group}.{name}" for name in inner.add_class_arguments(kind, fail_untyped=False)]
         return known
 
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        """Writes settings without checking them again: they were checked when they were parsed, which takes as long."""
+        return str(super().dump(*args, **{"skip_validation": True} | kwargs))
+
     def format_help(self, *args: Any) -> str:
         if self.callback_keys:
             return help_of_command(self)
