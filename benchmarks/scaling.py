@@ -136,7 +136,7 @@ def seconds_of_sums(rounds):
 def seconds_of_update(batch, size, updates=3):
     """Returns the least seconds of an update, the least processor seconds in this process, and the bytes of its sum."""
     counted = []
-    model, shared = shared_model("tetrominoes", counted, optimizer="tf_adam", adam_learning_rate=None)
+    model, shared = shared_model("tetrominoes", counted, optimizer="tf_adam", adam_learning_rate=None, weight_decay=0.0)
     optimizer = model.configure_optimizers()["optimizer"]
     images, noise = torch.rand(batch, 3, size, size), torch.randn(model.noise_shape(batch))
     times = []

@@ -104,8 +104,8 @@ def test_bfloat16(trained, mode):
 )
 @pytest.mark.filterwarnings("ignore")  # the compiler warns of itself
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+@torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True)  # beyond it nothing is compiled
 def test_compiled(how, mode):
-    torch._dynamo.reset()
     settings = SMALL | MODES[mode] | {"decoder_channels": (4,), "encoder_channels": (4,)}  # each layer takes seconds
     model = IODINE(**settings).double()
     settings["compile_networks"] = how == "compile_networks"
