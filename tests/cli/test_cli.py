@@ -194,7 +194,9 @@ def test_the_settings_of_a_run_stand_before_the_arguments(inside):
     settings, line = settings_before(["--ckpt_path", "last", "--data=ClevrDataModule"])
     assert settings == {name: value for name, value in expected.items() if name != "data"}
     assert line is None
-    assert settings_before(["--config=a.yaml"]) == ({"data": {"class_path": DEFAULT}}, None)
+    both = {"model": {"class_path": "iodine_pl.IODINE"}, "data": {"class_path": DEFAULT}}
+    assert settings_before(["--config=a.yaml"]) == (both, None)
+    assert settings_before(["--model=RNEM", "--data=ClevrDataModule"]) == ({}, None)
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
 """Configurations that come with the package are named anywhere."""
 
+import inspect
 import shutil
 
 import pytest
 import yaml
 from command import BAR, ROOT
 
+from iodine_pl import IODINE
+from iodine_pl.baselines import RNEM, VAE
 from iodine_pl.cli import run_command
 from iodine_pl.configs import FOLDER, available, find_configuration
 
@@ -77,3 +80,12 @@ def test_an_experiment_on_shipped_weights_is_in_the_report(folder):
     page = (made / "report.html").read_text()
     assert "tetrominoes.ckpt" in page
     assert "Segmentation" in page
+
+
+@pytest.mark.parametrize("kind", [IODINE, VAE, RNEM])
+def test_a_model_that_is_named_has_its_own_defaults(folder, capsys, kind):
+    options = printed(capsys, "fit", f"--model={kind.__name__}", "--data=MultiDSpritesDataModule")["model"]["init_args"]
+    for name in ("optimizer", "betas", "gradient_clip_norm", "decay", "decay_factor", "weight_decay"):
+        signatures = (inspect.signature(each.__init__).parameters for each in kind.__mro__)
+        expected = next(parameters[name].default for parameters in signatures if name in parameters)
+        assert options[name] == (list(expected) if isinstance(expected, tuple) else expected), name

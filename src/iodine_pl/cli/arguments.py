@@ -17,8 +17,9 @@ from iodine_pl.checkpoints.finding import find_weights, run_of
 from iodine_pl.checkpoints.loading import OF_COMMAND_LINE, class_path_of
 from iodine_pl.checkpoints.reading import read_checkpoint
 
-__all__ = ["DEFAULT_DATA", "checkpoint_of", "settings_before"]
+__all__ = ["DEFAULT_DATA", "DEFAULT_MODEL", "checkpoint_of", "settings_before"]
 
+DEFAULT_MODEL = "iodine_pl.IODINE"
 DEFAULT_DATA = "iodine_pl.datamodules.TetrominoesDataModule"
 _LINKED = (*OF_COMMAND_LINE, "batch_size", "seed")
 """The model's arguments that the command line adds, or sets from the data or the seed."""
@@ -99,7 +100,8 @@ def settings_before(arguments: Sequence[str]) -> tuple[dict[str, Any], str | Non
     """Returns the settings that precede all arguments, and a line that says where the data are from.
 
     They are those of the checkpoint's run, or the model and the data in a checkpoint outside of a run. If the arguments
-    name data of another class, the checkpoint's data are left out. If nothing names data, they are Tetrominoes.
+    name data of another class, the checkpoint's data are left out. If nothing names data, they are Tetrominoes; if
+    nothing names a model, it is IODINE.
 
     Returns:
         The settings in the form of a configuration; and one line about the data if there is a checkpoint and the
@@ -117,6 +119,9 @@ def settings_before(arguments: Sequence[str]) -> tuple[dict[str, Any], str | Non
         settings = read_configuration(file)
     elif checkpoint is not None:
         settings = _settings_in(checkpoint, named)
+    # A default of the parser would keep its arguments when a configuration names another class.
+    if "model" not in settings and named.model is None:
+        settings["model"] = {"class_path": DEFAULT_MODEL}
     data, line = settings.pop("data", None), None
     path, given = named_data(data, f"{file}") if data else ("", {})
     if data and (named.data is None or _same_class(named.data, path)):
@@ -125,7 +130,6 @@ def settings_before(arguments: Sequence[str]) -> tuple[dict[str, Any], str | Non
             shown = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
             line = f"data: those of {checkpoint}, {path.rsplit('.', 1)[-1]}({shown}); --data names others"
     elif named.data is None:
-        # A default of the parser would keep its arguments when a configuration names another class.
         settings["data"] = {"class_path": DEFAULT_DATA}
         if checkpoint is not None:
             line = f"data: {DEFAULT_DATA}, as {checkpoint} does not say what it was trained on; --data names others"
