@@ -17,10 +17,10 @@ from iodine_pl.checkpoints.finding import find_weights, run_of
 from iodine_pl.checkpoints.loading import OF_COMMAND_LINE, class_path_of
 from iodine_pl.checkpoints.reading import read_checkpoint
 
-__all__ = ["DEFAULT_DATA", "DEFAULT_MODEL", "checkpoint_of", "settings_before"]
+__all__ = ["DEFAULTS", "checkpoint_of", "settings_before"]
 
-DEFAULT_MODEL = "iodine_pl.IODINE"
-DEFAULT_DATA = "iodine_pl.datamodules.TetrominoesDataModule"
+DEFAULTS = {"model": "iodine_pl.IODINE", "data": "iodine_pl.datamodules.TetrominoesDataModule"}
+"""The classes that are taken if nothing names one."""
 _LINKED = (*OF_COMMAND_LINE, "batch_size", "seed")
 """The model's arguments that the command line adds, or sets from the data or the seed."""
 
@@ -121,7 +121,7 @@ def settings_before(arguments: Sequence[str]) -> tuple[dict[str, Any], str | Non
         settings = _settings_in(checkpoint, named)
     # A default of the parser would keep its arguments when a configuration names another class.
     if "model" not in settings and named.model is None:
-        settings["model"] = {"class_path": DEFAULT_MODEL}
+        settings["model"] = {"class_path": DEFAULTS["model"]}
     data, line = settings.pop("data", None), None
     path, given = named_data(data, f"{file}") if data else ("", {})
     if data and (named.data is None or _same_class(named.data, path)):
@@ -130,9 +130,9 @@ def settings_before(arguments: Sequence[str]) -> tuple[dict[str, Any], str | Non
             shown = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
             line = f"data: those of {checkpoint}, {path.rsplit('.', 1)[-1]}({shown}); --data names others"
     elif named.data is None:
-        settings["data"] = {"class_path": DEFAULT_DATA}
+        settings["data"] = {"class_path": DEFAULTS["data"]}
         if checkpoint is not None:
-            line = f"data: {DEFAULT_DATA}, as {checkpoint} does not say what it was trained on; --data names others"
+            line = f"data: {DEFAULTS['data']}, as {checkpoint} does not say what it was trained on; --data names others"
     return settings, line
 
 

@@ -24,7 +24,7 @@ from iodine_pl.callbacks import (
 from iodine_pl.callbacks.run_folder import RunFolder, RunLogger, is_first_process
 from iodine_pl.checkpoints.finding import RUNS, run_of
 from iodine_pl.checkpoints.writing import AtomicCheckpointIO
-from iodine_pl.cli.arguments import DEFAULT_DATA, DEFAULT_MODEL, settings_before
+from iodine_pl.cli.arguments import DEFAULTS, settings_before
 from iodine_pl.cli.changes import SayChanges
 from iodine_pl.cli.data_of_model import KeepData
 from iodine_pl.cli.errors import CommandError, sentence_of
@@ -81,7 +81,7 @@ class IodineCLI(LightningCLI):
             add_group_help(parser, group)
         for action in parser._actions:  # the class whose options are shown by default
             if action.dest in ("model.help", "data.help"):
-                action.const = DEFAULT_MODEL if action.dest == "model.help" else DEFAULT_DATA
+                action.const = DEFAULTS[action.dest.removesuffix(".help")]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Gives the arguments precedence over the checkpoint's settings, and these over the defaults."""

@@ -13,15 +13,16 @@ import pytorch_lightning as pl
 from jsonargparse import ArgumentParser
 from pytorch_lightning.cli import LightningArgumentParser
 
-import iodine_pl.baselines  # so that its classes can be named without their path
+import iodine_pl.baselines  # so that their classes can be named without their path
+import iodine_pl.datamodules  # noqa: F401
+from iodine_pl.checkpoints.classes import imported
+from iodine_pl.cli.arguments import DEFAULTS
 from iodine_pl.cli.errors import CommandError, did_you_mean
 from iodine_pl.cli.help import help_of_command, shipped, subclasses_of
-from iodine_pl.datamodules import TetrominoesDataModule
 
 __all__ = ["CommandParser", "FunctionParser"]
 
 _BASES = {"model": pl.LightningModule, "data": pl.LightningDataModule}
-_DEFAULT_CLASSES = {"model": iodine_pl.IODINE, "data": TetrominoesDataModule}
 _UNKNOWN = re.compile(r"(?:Option|Group '(.*)' does not accept option) '([^']*)'(?: is not accepted)?")
 
 
@@ -134,9 +135,9 @@ class CommandParser(_OneLine, LightningArgumentParser):
     def _known_options(self) -> list[str]:
         """Adds the options of the default classes, which are known whether these are named or not."""
         known = super()._known_options()
-        for group, kind in _DEFAULT_CLASSES.items():
+        for group, path in DEFAULTS.items():
             inner = type(self)(exit_on_error=False)
-            known += [f"--{group}.{name}" for name in inner.add_class_arguments(kind, fail_untyped=False)]
+            known += [f"--{group}.{name}" for name in inner.add_class_arguments(imported(path), fail_untyped=False)]
         return known
 
     def dump(self, *args: Any, **kwargs: Any) -> str:
