@@ -24,11 +24,11 @@ FEW += ", trainer.val_check_interval: 1, trainer.num_sanity_val_steps: 0"
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads memory where Linux tells it")
 def test_engine(tmp_path):
-    small = ["--size", "12", "--steps", "--slots", "2", "--rounds", "1"]
+    small = ["--size", "12", "--steps", "1", "--slots", "2", "--rounds", "1"]
     files = ["--json", "rows.json", "--plot", "plot.png"]
     shown = run(SCRIPT, "--network", "tetrominoes", "--batch", "2", *small, *files, folder=tmp_path, script=FORKING)
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
-    settings = {(5, 4), (5, 2)}
+    settings = {(5, 4), (1, 4), (5, 2)}
     modes = ("plain", "full", "recompute", "stopped")
     assert {(r["mode"], r["phase"], r["T"], r["K"]) for r in rows} == {
         (mode, phase, *setting) for mode in modes for phase in ("train", "evaluate") for setting in settings
