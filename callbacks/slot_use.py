@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -145,5 +146,6 @@ class SlotUse(pl.Callback):
         ari = [float(logged[name]) for name in names] if all(name in logged for name in names) else []
         words = diagnose(*self._use.compute(), *ari)
         if words != self.said and not trainer.sanity_checking:
-            rank_zero_info(f"Slots after {trainer.global_step} updates: {words or 'they divide the image among them.'}")
+            when = f" after {trainer.global_step} updates" if trainer.state.fn == TrainerFn.FITTING else ""
+            rank_zero_info(f"Slots{when}: {words or 'they divide the image among them.'}")
             self.said = words

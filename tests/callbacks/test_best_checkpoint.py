@@ -82,3 +82,12 @@ def test_a_damaged_best_is_not_replaced(tmp_path):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(CheckpointError, match=r"best\.ckpt is not a checkpoint: it is cut off"):
         train(tmp_path, Scored(0.6), 2, tmp_path / LAST)
+
+
+def test_a_validation_outside_of_training_chooses_nothing(tmp_path, caplog):
+    caplog.set_level("INFO")
+    best = BestCheckpoint(dirpath=str(tmp_path))
+    trainer(tmp_path, best, enable_checkpointing=True).validate(Scored(-300.0, name="val/elbo"), loader())
+    assert "decides" not in caplog.text
+    assert "is chosen by" not in caplog.text
+    assert best.monitor == "val/ari_fg"

@@ -115,3 +115,12 @@ def test_slot_use_of_a_real_model(tmp_path):
     run.fit(small(num_slots=5), loader(), loader())
     assert {f"val_slots/kl_{rank}" for rank in range(5)} <= run.callback_metrics.keys()
     assert 1 <= run.callback_metrics["val/slots_used"] <= 5
+
+
+def test_only_training_counts_updates(tmp_path, caplog):
+    caplog.set_level("INFO")
+    flat = Slots(torch.full((4, 8, 8), 0.25), [9.0] * 4)
+    trainer(tmp_path, SlotUse()).validate(flat, loader())
+    assert "Slots: The masks are nearly flat" in caplog.text
+    trainer(tmp_path, SlotUse(), num_sanity_val_steps=0).fit(flat, loader(), loader())
+    assert re.search("Slots after [1-9][0-9]* updates: The masks are nearly flat", caplog.text)
