@@ -19,12 +19,12 @@ _SCRIPT = Path(sys.executable).with_name("iodine")
 IODINE = [str(_SCRIPT)] if _SCRIPT.is_file() else [sys.executable, "-m", "iodine_pl"]
 
 
-def iodine(*arguments, folder):
+def iodine(*arguments, folder, **variables):
     """Runs the installed command, in a new interpreter."""
     return subprocess.run(
         [*IODINE, *map(str, arguments)],
         cwd=folder,
-        env=environment(),
+        env=environment() | variables,
         capture_output=True,
         text=True,
         check=False,
@@ -67,6 +67,12 @@ def test_a_typo_is_one_line_and_exits_with_2(tmp_path):
     assert typo.stderr.startswith("error: there is no option --trainer.max_stepz. Did you mean --trainer.max_steps")
     assert typo.stderr.endswith("? iodine fit --trainer.help lists the options\n")
     assert typo.stderr.count("\n") == 1
+
+
+def test_an_error_names_the_process_that_prints_it(tmp_path):
+    second = iodine("tset", folder=tmp_path, RANK="1")
+    assert second.stderr.startswith("[rank: 1] error: there is no command tset")
+    assert second.returncode == 2
 
 
 def test_a_mistake_in_the_code_keeps_its_traceback(tmp_path):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from iodine_pl import __version__
 from iodine_pl.callbacks import AdjustedRandIndex, ImagesPerSecond, SegmentationScores, SlotUse
@@ -65,7 +66,8 @@ def main(command: str | None = None) -> int:
             sys.argv[1:] = arguments  # Lightning starts the other processes of a multi-device run with these
         _run(arguments)
     except CommandError as error:
-        print(error.code, file=sys.stderr)
+        rank = getattr(rank_zero_only, "rank", 0)
+        print(f"[rank: {rank}] {error.code}" if rank else error.code, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         raise Stopped(signal.SIGINT) from None
