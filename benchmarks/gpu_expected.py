@@ -25,7 +25,7 @@ CURVES = {
     "tetrominoes": ("learning_muon_long.csv", "batch 8, cosine to zero", 0.95),
     "multi_dsprites": ("learning_sprites.csv", "correlated channels, 0.8", 0.6),
 }
-OF_CLEVR = (8000, 0.79)  # updates of configs/quickstart_clevr.yaml, whose likelihood is another; docs/learning.md
+OF_CLEVR = (8000, 0.79)  # updates of a small network under the mixture; docs/notes/learning_trials.md
 
 
 def updates_of_small_run(network: str) -> tuple[int, float]:

@@ -41,7 +41,7 @@ def test_a_name_means_a_shipped_configuration(folder, capsys, spelling):
 
 
 def test_a_configuration_names_its_data(folder, capsys):
-    config = printed(capsys, "--config=quickstart_multi_dsprites")
+    config = printed(capsys, "--config=laptop_multi_dsprites")
     assert config["data"]["class_path"].endswith("MultiDSpritesDataModule")
 
 
