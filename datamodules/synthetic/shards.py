@@ -30,7 +30,8 @@ _REFUSED = "refused: "  # prefix of a process's message to its parent
 def shards_of(generator: Generator, folder: Path, count: int) -> list[Path]:
     """Returns the files of the first ``count`` scenes, whether they exist or not.
 
-    A file with more scenes than needed is used too.
+    A file with more scenes than needed is used too. One with fewer stays where it is, since another training may be
+    about to open it.
     """
     files = []
     for start in range(0, count, generator.shard):
@@ -138,9 +139,6 @@ def _write(generator: Generator, file: Path, progress: _Progress) -> None:
         for image, label, factors in generator.scenes(start, stop):
             writer.append(image, label, factors)
             progress.update(len(image))
-    for shorter in file.parent.glob(f"{start:07d}-*.h5"):
-        if _range_of(shorter)[1] < stop:
-            shorter.unlink()
 
 
 def _in_processes(generator: Generator, shares: Sequence[Sequence[Path]], progress: tqdm[Any]) -> None:

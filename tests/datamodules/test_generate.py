@@ -52,12 +52,18 @@ def test_more_scenes_are_added_and_fewer_need_no_work(tmp_path, small_shards):
     changed = files[0].stat().st_mtime_ns
     more = shards.generate(generator, tmp_path, 700)
     assert more[0].stat().st_mtime_ns == changed
-    assert sorted(file.name for file in more[0].parent.iterdir()) == [
-        file.name for file in more
-    ]  # a full shard replaced the last
-    changed = [file.stat().st_mtime_ns for file in more]
-    assert shards.generate(generator, tmp_path, 280) == more[:2]
-    assert [file.stat().st_mtime_ns for file in more] == changed
+    assert [file.name for file in more] == ["0000000-0000255.h5", "0000256-0000511.h5", "0000512-0000699.h5"]
+    there = {file: file.stat().st_mtime_ns for file in files + more}
+    assert shards.generate(generator, tmp_path, 280) == files
+    assert {file: file.stat().st_mtime_ns for file in files[0].parent.iterdir()} == there
+
+
+def test_another_training_with_more_scenes_takes_no_file_away(tmp_path, small_shards):
+    """Two trainings share a folder: the second generates after the first has listed its files, before it opens them."""
+    generator = TetrominoesGenerator()
+    listed = shards.generate(generator, tmp_path, 300)
+    shards.generate(generator, tmp_path, 700)
+    np.testing.assert_array_equal(images(listed), joined(generator, 300)[0])
 
 
 def test_an_interruption_loses_only_the_current_shard(tmp_path, small_shards, monkeypatch):
