@@ -23,6 +23,8 @@ _KEPT = (
     "data",
     "image_size",
 )
+_OF_MACHINE = ("data_dir", "num_workers", "worker_timeout")
+"""Arguments of the data that say where and how this machine reads them."""
 
 
 def export_weights(wanted: str | Path, out: Path) -> int:
@@ -51,6 +53,8 @@ def export_weights(wanted: str | Path, out: Path) -> int:
     content = read_checkpoint(path)
     kept = {name: content[name] for name in _KEPT if name in content}
     kept["class_path"] = class_path_of(content)
+    for name in _OF_MACHINE:
+        kept.get("data", {}).get("init_args", {}).pop(name, None)
     for name in OF_COMMAND_LINE:  # a class with **arguments would take them
         kept["hyper_parameters"].pop(name, None)
     scale = kept["hyper_parameters"].get("pixel_scale")
