@@ -44,6 +44,8 @@ import torch
 import yaml
 from tqdm import tqdm
 
+from iodine_pl.evaluation.palette import slot_palette
+
 ROOT = Path(__file__).resolve().parents[1]
 SCORES = ("ari_fg", "ari", "elbo", "mse", "mask_entropy")
 FIELDS = ("run", "seed", "updates", "images", "seconds", *SCORES, "end")
@@ -181,29 +183,32 @@ def table(rows: list[dict]) -> str:
 
 
 def draw(rows: list[dict], file: Path) -> None:
+    """Draws foreground ARI and MSE over the seconds and the images of each run."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(13, 8), layout="constrained")
+    figure, axes = plt.subplots(2, 2, figsize=(12, 7), sharex="col", sharey="row", layout="constrained")
     runs = list(dict.fromkeys(row["run"] for row in rows))
-    for color, run in zip(
-        plt.get_cmap("turbo")([i / max(1, len(runs) - 1) for i in range(len(runs))]), runs, strict=True
-    ):
-        for seed in dict.fromkeys(row["seed"] for row in rows if row["run"] == run):
+    for color, run in zip(slot_palette(len(runs) + 1)[1:].tolist(), runs, strict=True):
+        seeds = list(dict.fromkeys(row["seed"] for row in rows if row["run"] == run))
+        for seed in seeds:
             mine = [row for row in rows if (row["run"], row["seed"]) == (run, seed)]
-            first = seed == min(row["seed"] for row in rows if row["run"] == run)
-            for line, what in zip(axes, ("ari_fg", "elbo"), strict=True):
+            for line, what in zip(axes, ("ari_fg", "mse"), strict=True):
                 for axis, by in zip(line, ("seconds", "images"), strict=True):
                     x, y = ([float(row[name]) for row in mine] for name in (by, what))
-                    axis.plot(x, y, color=color, lw=1, label=run if first else None)
-                    axis.set(xlabel=f"{by} of training" if by == "seconds" else by, ylabel=what)
-    axes[0, 0].legend(fontsize=7)
-    for axis in axes[1]:  # the first values are far from all others
-        values = sorted(float(row["elbo"]) for row in rows)
-        axis.set_ylim(values[len(values) // 10], values[-1] + 0.05 * (values[-1] - values[len(values) // 10]))
+                    axis.plot(x, y, color=color, marker=".", label=run if seed == seeds[0] else None)
+    for axis, what in zip(axes[:, 0], ("foreground ARI", "MSE"), strict=True):
+        axis.set_ylabel(what)
+    for axis, by in zip(axes[1], ("seconds of training", "images"), strict=True):
+        axis.set_xlabel(by)
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+    for axis in axes.flat:
+        axis.grid(alpha=0.3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     figure.savefig(file, dpi=90)
+    plt.close(figure)
 
 
 def main() -> None:
