@@ -44,6 +44,20 @@ def test_engine(tmp_path):
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
+def test_a_training_in_parts_is_one_curve(tmp_path):
+    chain = runpy.run_path(str(BENCHMARKS / "chain.py"))
+    rows = [{"run": run, "images": images} for run, images in (("a", "8"), ("a", "16"), ("x", "5"), ("b", "4"))]
+    joined, begins = chain["curve"](rows, chain["Chain"]("", ["a", "b"]))
+    assert [row["images"] for row in joined] == [8, 16, 20]
+    assert begins == [0, 16]
+    with pytest.raises(SystemExit, match="there is no run 'c'"):
+        chain["curve"](rows, chain["Chain"]("", ["a", "c"]))
+    measured = BENCHMARKS.parent / "docs" / "results" / "learning_gpu.csv"
+    of_clevr = ["--title=CLEVR", "--part=CLEVR, mixture, decay 0.2", "--part=CLEVR at 64x64, from the weights of 32x32"]
+    run(measured, "--plot=plot.png", *of_clevr, folder=tmp_path, script=BENCHMARKS / "chain.py")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
 def test_learning_compares_variants_and_goes_on_where_it_was(tmp_path):
     plan = tmp_path / "plan.yaml"
     plan.write_text(
