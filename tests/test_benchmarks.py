@@ -58,6 +58,16 @@ def test_a_training_in_parts_is_one_curve(tmp_path):
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
+def test_weights_split_real_scenes(tmp_path):
+    files = ["--json=found.json", "--plots=."]
+    said = run(*files, folder=tmp_path, script=BENCHMARKS / "real_scenes.py")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [len(found[name]) for name in ("clevr", "tetrominoes")] == [2, 10]
+    assert {row["score"]: row["mean"] for row in found["mean of tetrominoes"]}["foreground ARI"] > 0.9
+    assert f"tetrominoes, scene 9: foreground ARI {found['tetrominoes'][9]['foreground ARI']:.4f}" in said
+    assert all((tmp_path / f"real_{name}.png").stat().st_size > 10_000 for name in ("clevr", "tetrominoes"))
+
+
 def test_learning_compares_variants_and_goes_on_where_it_was(tmp_path):
     plan = tmp_path / "plan.yaml"
     plan.write_text(

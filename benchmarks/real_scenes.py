@@ -1,0 +1,96 @@
+"""Splits the real scenes that come with the tests, by weights that were trained on generated ones.
+
+python benchmarks/real_scenes.py --json docs/results/real_scenes.json --plots docs/results
+
+These are two CLEVR scenes, cropped and resized as in the experiments, and ten records of Tetrominoes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from iodine_pl import IODINE
+from iodine_pl.datamodules import TetrominoesDataModule
+from iodine_pl.datamodules.deepmind.resizing import crop_and_resize
+from iodine_pl.evaluation.metrics import adjusted_rand_index, slot_of_pixel
+from iodine_pl.evaluation.panels import slot_panel
+
+REAL = Path(__file__).parents[1] / "tests" / "data"
+SLOTS = (7, 11)  # for the five and the eight objects of the CLEVR scenes: as in training, and as for up to 10 objects
+GAP = 8  # pixels between panels
+
+
+def clevr(side: int) -> tuple[Tensor, Tensor]:
+    """Returns images (2, 3, H, W) in [0, 1] and labels (2, H, W)."""
+    with np.load(REAL / "clevr_two_scenes.npz") as file:
+        images, labels = crop_and_resize(file["image"], file["label"], side)
+    return torch.from_numpy(images).movedim(-1, 1) / 255, torch.from_numpy(labels.squeeze())
+
+
+def tetrominoes() -> tuple[Tensor, Tensor]:
+    """Returns images (10, 3, 35, 35) in [0, 1] and labels (10, 35, 35)."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = shutil.copy(REAL / "tetrominoes_mini.tfrecords", folder)  # the converted file is written beside it
+        data = TetrominoesDataModule(path, num_train=1, num_val=1, num_test=8, batch_size=10, num_workers=0)
+        data.prepare_data()
+        data.setup("fit")
+        scenes = data.dataset[list(range(10))]
+    return torch.as_tensor(scenes["image"]).movedim(-1, 1) / 255, torch.as_tensor(scenes["label"])
+
+
+def split(weights: str, images: Tensor, labels: Tensor, **numbers: int) -> tuple[list[dict], np.ndarray]:
+    """Returns the scores of each image, and a panel of their slots."""
+    model = IODINE.from_pretrained(weights)
+    result = model.decompose({"image": images, "index": torch.arange(len(images))}, **numbers)
+    found = slot_of_pixel(result.masks)
+    scores = {
+        "foreground ARI": adjusted_rand_index(labels, found),
+        "ARI of all pixels": adjusted_rand_index(labels, found, foreground=False),
+        "MSE": result.trace.mse[-1],
+    }
+    rows = [{name: float(values[i]) for name, values in scores.items()} for i in range(len(images))]
+    return rows, slot_panel(images, result, labels)
+
+
+def draw(panels: list[np.ndarray], file: Path) -> None:
+    """Draws panels below each other."""
+    heights = [len(panel) for panel in panels]
+    size = (max(panel.shape[1] for panel in panels), sum(heights) + GAP * (len(panels) - 1))
+    canvas = Image.new("RGB", size, "white")
+    for i, panel in enumerate(panels):
+        canvas.paste(Image.fromarray(panel), (0, sum(heights[:i]) + GAP * i))
+    canvas.save(file, optimize=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plots", type=Path, help="folder of real_clevr.png and real_tetrominoes.png")
+    given = parser.parse_args()
+    images, labels = clevr(64)
+    of_clevr = [split("clevr6_64px", images[i : i + 1], labels[i : i + 1], num_slots=K) for i, K in enumerate(SLOTS)]
+    of_tetrominoes = split("tetrominoes_full_size", *tetrominoes())
+    found = {"clevr": [row for rows, _ in of_clevr for row in rows], "tetrominoes": of_tetrominoes[0]}
+    for name, rows in found.items():
+        for number, row in enumerate(rows):
+            print(f"{name}, scene {number}:", ", ".join(f"{score} {value:.4f}" for score, value in row.items()))
+    if given.json:
+        mean = [{"score": score, "mean": statistics.mean(row[score] for row in of_tetrominoes[0])} for score in rows[0]]
+        given.json.write_text(json.dumps(found | {"mean of tetrominoes": mean}, indent=1) + "\n")
+    if given.plots:
+        draw([panel for _, panel in of_clevr], given.plots / "real_clevr.png")
+        draw([of_tetrominoes[1]], given.plots / "real_tetrominoes.png")
+
+
+if __name__ == "__main__":
+    main()
