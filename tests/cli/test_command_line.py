@@ -19,12 +19,12 @@ _SCRIPT = Path(sys.executable).with_name("iodine")
 IODINE = [str(_SCRIPT)] if _SCRIPT.is_file() else [sys.executable, "-m", "iodine_pl"]
 
 
-def iodine(*arguments, folder, **variables):
+def iodine(*arguments, folder):
     """Runs the installed command, in a new interpreter."""
     return subprocess.run(
         [*IODINE, *map(str, arguments)],
         cwd=folder,
-        env=environment() | variables,
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -70,8 +70,13 @@ def test_a_typo_is_one_line_and_exits_with_2(tmp_path):
 
 
 def test_an_error_names_the_process_that_prints_it(tmp_path):
-    second = iodine("tset", folder=tmp_path, RANK="1")
-    assert second.stderr.startswith("[rank: 1] error: there is no command tset")
+    script = tmp_path / "second.py"
+    script.write_text(
+        "from lightning_utilities.core.rank_zero import rank_zero_only\nfrom iodine_pl.cli.entry import main\n\n"
+        "rank_zero_only.rank = 1\nraise SystemExit(main())\n"
+    )
+    second = start("tset", folder=tmp_path, script=script)
+    assert second.communicate()[0].startswith("[rank: 1] error: there is no command tset")
     assert second.returncode == 2
 
 
