@@ -19,7 +19,7 @@ from iodine_pl.datamodules.deepmind.releases import Release
 from iodine_pl.datamodules.hdf5.dataset import SceneDataset, find_files
 from iodine_pl.datamodules.hdf5.errors import SceneFileError
 from iodine_pl.datamodules.hdf5.resizing import ANTIALIASED, CropResize, Filter
-from iodine_pl.datamodules.loader import ResumableLoader, SceneLoader, leave_group, to_tensors, unchanged
+from iodine_pl.datamodules.loader import ResumableLoader, SceneLoader, live_with_parent, to_tensors, unchanged
 from iodine_pl.datamodules.sampler import BatchSampler, FileOrderSampler
 from iodine_pl.datamodules.splits import Selection, all_for_test, cut, excluded_codes
 from iodine_pl.datamodules.synthetic.generator import Generator
@@ -307,7 +307,7 @@ class SceneDataModule(pl.LightningDataModule):
             batch_size=None,
             sampler=sampler,
             collate_fn=unchanged,
-            worker_init_fn=leave_group,
+            worker_init_fn=live_with_parent,
             num_workers=self.num_workers,
             multiprocessing_context=self.multiprocessing_context if self.num_workers else None,
             timeout=self.worker_timeout if self.num_workers else 0,

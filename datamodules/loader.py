@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-__all__ = ["ResumableLoader", "SceneLoader", "leave_group", "to_tensors", "unchanged"]
+__all__ = ["ResumableLoader", "SceneLoader", "live_with_parent", "to_tensors", "unchanged"]
 
 
 class SceneLoader(DataLoader[Any]):
@@ -38,13 +41,21 @@ class ResumableLoader(SceneLoader):
         pass
 
 
-def leave_group(worker: int) -> None:
-    """Takes a worker out of the process group, so that it does not receive Ctrl-C in a terminal.
+def live_with_parent(worker: int) -> None:
+    """Lets the process that reads from a worker decide when the worker ends.
 
-    The process that reads from the workers decides when they end, since it may need one more batch before it stops.
+    The worker leaves the process group, so that it does not receive Ctrl-C in a terminal: its reader may need one more
+    batch before it stops. And it ends when its reader was killed. PyTorch's workers look whether the reader is there,
+    but before they end they try to send what they have read, and wait forever if the pipe is full.
     """
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
+    Thread(target=_end_after, args=(parent_process(),), daemon=True).start()
+
+
+def _end_after(process: BaseProcess) -> None:
+    process.join()
+    os._exit(1)
 
 
 def unchanged(batch: Any) -> Any:

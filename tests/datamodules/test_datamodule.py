@@ -1,10 +1,16 @@
+import contextlib
+import os
+import signal
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from command import start
 from helpers import SMALL, trainer
 from PIL import Image
 from records import example, scenes, write
@@ -111,6 +117,46 @@ def test_workers_bring_the_same_batches(tmp_path):
             assert one[name].stride() == other[name].stride()
         for name, values in one["factors"].items():
             torch.testing.assert_close(values, other["factors"][name], rtol=0, atol=0)
+
+
+KILLED = """
+import multiprocessing, os, signal
+from pathlib import Path
+from iodine_pl.datamodules import TetrominoesDataModule
+
+data = TetrominoesDataModule(num_train=512, num_val=1, num_test=1, batch_size=64, num_workers=2, data_dir="data")
+data.prepare_data()
+data.setup("fit")
+batches = iter(data.train_dataloader())
+next(batches)
+Path("workers").write_text(" ".join(str(child.pid) for child in multiprocessing.active_children()))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the state of a process where Linux tells it")
+def test_workers_end_when_their_process_is_killed(tmp_path):
+    """They have read more than a pipe holds, and nobody takes it any more."""
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    killed = start(folder=tmp_path, script=script)
+    assert killed.wait(120) == -signal.SIGKILL, killed.communicate()[0]
+    workers = [Path("/proc", pid) for pid in (tmp_path / "workers").read_text().split()]
+    assert len(workers) == 2
+
+    def runs(process):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            return (process / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return False
+
+    deadline = time.monotonic() + 30
+    try:
+        while any(map(runs, workers)):
+            assert time.monotonic() < deadline, "workers are left"
+            time.sleep(0.05)
+    finally:
+        for process in filter(runs, workers):
+            os.kill(int(process.name), signal.SIGKILL)
 
 
 def test_a_worker_that_stops_answering_is_an_error(tmp_path, monkeypatch):
