@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from glob import has_magic
@@ -24,6 +25,7 @@ WINDOW = 16
 
 _CACHE_BYTES = 256 << 20
 _JOINED_BYTES = 16 << 20
+_GENERATED = re.compile(r"^(\d{7})-\d{7}\.h5$")
 _OPEN_FILES = 400  # systems allow 1,024 by default
 
 
@@ -39,13 +41,18 @@ def find_files(path: str | Path) -> list[Path]:
         found = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
         if not found:
             raise SceneFileError(f"no file matches {path}")
-        return found
+        return _without_beginnings(found)
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix in (".h5", ".hdf5"))
+        found = _without_beginnings(sorted(file for file in path.iterdir() if file.suffix in (".h5", ".hdf5")))
         if found or pictures_in(path):
             return found or [path]
         raise SceneFileError(f"the folder {path} has neither HDF5 files nor images ({', '.join(IMAGE_ENDINGS)})")
     return [path]
+
+
+def _without_beginnings(files: list[Path]) -> list[Path]:
+    """Leaves out generated files, FIRST-LAST.h5, whose scenes another file begins with; ``files`` are sorted."""
+    return list({file.with_name(_GENERATED.sub(r"\1", file.name)): file for file in files}.values())
 
 
 class SceneDataset(Dataset[dict[str, Any]]):

@@ -66,6 +66,16 @@ def test_another_training_with_more_scenes_takes_no_file_away(tmp_path, small_sh
     np.testing.assert_array_equal(images(listed), joined(generator, 300)[0])
 
 
+def test_a_folder_has_each_scene_once(tmp_path, small_shards):
+    """It has a file of the scenes 256 to 299, and one of the scenes 256 to 511."""
+    generator = TetrominoesGenerator()
+    for count in (300, 700):
+        shards.generate(generator, tmp_path, count)
+    expected = joined(generator, 700)[0]
+    for path in (generator.name, f"{generator.name}/*.h5"):
+        np.testing.assert_array_equal(images(tmp_path / path), expected)
+
+
 def test_an_interruption_loses_only_the_current_shard(tmp_path, small_shards, monkeypatch):
     generator = TetrominoesGenerator()
     original = TetrominoesGenerator.scenes
