@@ -11,10 +11,11 @@ file, whose images are counted on from the part before. A dashed line shows wher
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 from typing import NamedTuple
+
+from curves import read, save, subplots
 
 from iodine_pl.evaluation.palette import slot_palette
 
@@ -63,14 +64,7 @@ def curve(rows: list[dict], chain: Chain) -> tuple[list[dict], list[int]]:
 
 def draw(rows: list[dict], chains: list[Chain], file: Path) -> None:
     """Draws the scores above, and the MSE below."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(
-        2, len(chains), figsize=(5 * len(chains) + 1, 5.5), sharex="col", layout="constrained", squeeze=False
-    )
+    figure, axes = subplots(2, len(chains), figsize=(5 * len(chains) + 1, 5.5), sharex="col", squeeze=False)
     colors = slot_palette(6)[1:].tolist()
     for column, chain in zip(axes.T, chains, strict=True):
         joined, begins = curve(rows, chain)
@@ -81,12 +75,9 @@ def draw(rows: list[dict], chains: list[Chain], file: Path) -> None:
         column[0].set(title=chain.title, ylabel="ARI", ylim=(-0.05, 1.02))
         column[1].set(xlabel="images, in thousands", ylabel="MSE", yscale="log")
         for axis in column:
-            axis.grid(alpha=0.3)
             for begin in begins[1:]:
                 axis.axvline(begin / 1000, color="black", lw=1, ls="--")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    figure.savefig(file, dpi=90)
-    plt.close(figure)
+    save(figure, axes, file, loc="outside lower center", ncols=3)
 
 
 def main() -> None:
@@ -96,8 +87,7 @@ def main() -> None:
     parser.add_argument("--title", action=NextColumn, dest="columns", required=True, help="of a column")
     parser.add_argument("--part", action=NextPart, dest="columns", help="run that continues the column's curve")
     given = parser.parse_args()
-    with given.csv.open(newline="") as lines:
-        draw(list(csv.DictReader(lines)), given.columns, given.plot)
+    draw(read(given.csv), given.columns, given.plot)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 import yaml
+from curves import read, save, subplots
 from tqdm import tqdm
 
 from iodine_pl.evaluation.palette import slot_palette
@@ -160,13 +161,6 @@ def write(file: Path, rows: list[dict]) -> None:
         writer.writerows(rows)
 
 
-def read(file: Path) -> list[dict]:
-    if not file.exists():
-        return []
-    with file.open(newline="") as lines:
-        return list(csv.DictReader(lines))
-
-
 def table(rows: list[dict]) -> str:
     """Prints the result of every variant: mean, minimum and maximum over the seeds at the end, and its speed."""
     heads = f"{'ari_fg':>7s} {'least':>7s} {'most':>7s} {'mse':>7s} {'elbo':>9s} {'images/s':>9s}"
@@ -184,12 +178,7 @@ def table(rows: list[dict]) -> str:
 
 def draw(rows: list[dict], file: Path) -> None:
     """Draws foreground ARI and MSE over the seconds and the images of each run."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(2, 2, figsize=(12, 7), sharex="col", sharey="row", layout="constrained")
+    figure, axes = subplots(2, 2, figsize=(12, 7), sharex="col", sharey="row")
     runs = list(dict.fromkeys(row["run"] for row in rows))
     for color, run in zip(slot_palette(len(runs) + 1)[1:].tolist(), runs, strict=True):
         seeds = list(dict.fromkeys(row["seed"] for row in rows if row["run"] == run))
@@ -204,11 +193,7 @@ def draw(rows: list[dict], file: Path) -> None:
     for axis, by in zip(axes[1], ("seconds of training", "images"), strict=True):
         axis.set_xlabel(by)
         axis.xaxis.set_major_formatter("{x:,.0f}")
-    for axis in axes.flat:
-        axis.grid(alpha=0.3)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    figure.savefig(file, dpi=90)
-    plt.close(figure)
+    save(figure, axes, file, loc="outside right upper")
 
 
 def main() -> None:

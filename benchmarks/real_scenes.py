@@ -23,11 +23,10 @@ from iodine_pl import IODINE
 from iodine_pl.datamodules import TetrominoesDataModule
 from iodine_pl.datamodules.deepmind.resizing import crop_and_resize
 from iodine_pl.evaluation.metrics import adjusted_rand_index, slot_of_pixel
-from iodine_pl.evaluation.panels import slot_panel
+from iodine_pl.evaluation.panels import Row, draw_rows, slot_rows
 
 REAL = Path(__file__).parents[1] / "tests" / "data"
 SLOTS = (7, 11)  # for the five and the eight objects of the CLEVR scenes: as in training, and as for up to 10 objects
-GAP = 8  # pixels between panels
 
 
 def clevr(side: int) -> tuple[Tensor, Tensor]:
@@ -48,8 +47,8 @@ def tetrominoes() -> tuple[Tensor, Tensor]:
     return torch.as_tensor(scenes["image"]).movedim(-1, 1) / 255, torch.as_tensor(scenes["label"])
 
 
-def split(weights: str, images: Tensor, labels: Tensor, **numbers: int) -> tuple[list[dict], np.ndarray]:
-    """Returns the scores of each image, and a panel of their slots."""
+def split(weights: str, images: Tensor, labels: Tensor, **numbers: int) -> tuple[list[dict], list[Row]]:
+    """Returns the scores of each image, and its row in a picture."""
     model = IODINE.from_pretrained(weights)
     result = model.decompose({"image": images, "index": torch.arange(len(images))}, **numbers)
     found = slot_of_pixel(result.masks)
@@ -59,17 +58,7 @@ def split(weights: str, images: Tensor, labels: Tensor, **numbers: int) -> tuple
         "MSE": result.trace.mse[-1],
     }
     rows = [{name: float(values[i]) for name, values in scores.items()} for i in range(len(images))]
-    return rows, slot_panel(images, result, labels)
-
-
-def draw(panels: list[np.ndarray], file: Path) -> None:
-    """Draws panels below each other."""
-    heights = [len(panel) for panel in panels]
-    size = (max(panel.shape[1] for panel in panels), sum(heights) + GAP * (len(panels) - 1))
-    canvas = Image.new("RGB", size, "white")
-    for i, panel in enumerate(panels):
-        canvas.paste(Image.fromarray(panel), (0, sum(heights[:i]) + GAP * i))
-    canvas.save(file, optimize=True)
+    return rows, slot_rows(images, result, labels)
 
 
 def main() -> None:
@@ -84,12 +73,14 @@ def main() -> None:
     for name, rows in found.items():
         for number, row in enumerate(rows):
             print(f"{name}, scene {number}:", ", ".join(f"{score} {value:.4f}" for score, value in row.items()))
+    mean = [{"score": score, "mean": statistics.mean(row[score] for row in of_tetrominoes[0])} for score in rows[0]]
+    print("tetrominoes, mean:", ", ".join(f"{each['score']} {each['mean']:.4f}" for each in mean))
     if given.json:
-        mean = [{"score": score, "mean": statistics.mean(row[score] for row in of_tetrominoes[0])} for score in rows[0]]
         given.json.write_text(json.dumps(found | {"mean of tetrominoes": mean}, indent=1) + "\n")
     if given.plots:
-        draw([panel for _, panel in of_clevr], given.plots / "real_clevr.png")
-        draw([of_tetrominoes[1]], given.plots / "real_tetrominoes.png")
+        drawn = {"clevr": [row for _, rows in of_clevr for row in rows], "tetrominoes": of_tetrominoes[1]}
+        for name, rows in drawn.items():
+            Image.fromarray(draw_rows(rows)).save(given.plots / f"real_{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ def test_engine(tmp_path):
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
-def test_a_training_in_parts_is_one_curve(tmp_path):
+def test_a_training_in_parts_is_one_curve(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
     chain = runpy.run_path(str(BENCHMARKS / "chain.py"))
     rows = [{"run": run, "images": images} for run, images in (("a", "8"), ("a", "16"), ("x", "5"), ("b", "4"))]
     joined, begins = chain["curve"](rows, chain["Chain"]("", ["a", "b"]))

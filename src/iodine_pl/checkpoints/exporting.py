@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from iodine_pl.checkpoints.finding import find_weights
-from iodine_pl.checkpoints.loading import OF_COMMAND_LINE, class_path_of
+from iodine_pl.checkpoints.loading import OF_COMMAND_LINE, OF_READING, class_path_of
 from iodine_pl.checkpoints.reading import read_checkpoint
 from iodine_pl.checkpoints.writing import AtomicCheckpointIO
 from iodine_pl.distributions import ScaleSchedule
@@ -23,13 +23,13 @@ _KEPT = (
     "data",
     "image_size",
 )
-_OF_MACHINE = ("data_dir", "num_workers", "worker_timeout")
-"""Arguments of the data that say where and how this machine reads them."""
 
 
 def export_weights(wanted: str | Path, out: Path) -> int:
     """Writes the parts of a checkpoint that a trained model needs: weights, hyperparameters, class, data, image size,
     update count.
+
+    The folder of generated data and the settings of workers belong to this machine, and are left out.
 
     If the pixel scale followed a schedule, its last value is written, so that a training that starts from these weights
     begins where this one ended.
@@ -53,7 +53,7 @@ def export_weights(wanted: str | Path, out: Path) -> int:
     content = read_checkpoint(path)
     kept = {name: content[name] for name in _KEPT if name in content}
     kept["class_path"] = class_path_of(content)
-    for name in _OF_MACHINE:
+    for name in ("data_dir", *OF_READING):
         kept.get("data", {}).get("init_args", {}).pop(name, None)
     for name in OF_COMMAND_LINE:  # a class with **arguments would take them
         kept["hyper_parameters"].pop(name, None)

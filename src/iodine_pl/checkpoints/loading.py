@@ -13,13 +13,15 @@ from iodine_pl.checkpoints.finding import find_weights
 from iodine_pl.checkpoints.reading import read_checkpoint
 from iodine_pl.scene_model import SceneModel
 
-__all__ = ["DEFAULT_CLASS", "OF_COMMAND_LINE", "class_path_of", "load_model", "model_in"]
+__all__ = ["DEFAULT_CLASS", "OF_COMMAND_LINE", "OF_READING", "class_path_of", "load_model", "model_in"]
 
 Model = TypeVar("Model", bound=SceneModel)
 
 DEFAULT_CLASS = "iodine_pl.IODINE"
 OF_COMMAND_LINE = ("_class_path", "_instantiator")
 """The arguments that Lightning's command line adds to a checkpoint."""
+OF_READING = ("num_workers", "multiprocessing_context", "worker_timeout")
+"""The data's arguments that say how a machine reads images, not which."""
 
 
 def class_path_of(checkpoint: Mapping[str, Any]) -> str:

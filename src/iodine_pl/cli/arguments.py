@@ -14,12 +14,12 @@ import yaml
 from iodine_pl.checkpoints.classes import class_of, data_of, imported, named_data
 from iodine_pl.checkpoints.configuration import read_configuration
 from iodine_pl.checkpoints.finding import find_weights, run_of
-from iodine_pl.checkpoints.loading import OF_COMMAND_LINE, class_path_of
+from iodine_pl.checkpoints.loading import DEFAULT_CLASS, OF_COMMAND_LINE, class_path_of
 from iodine_pl.checkpoints.reading import read_checkpoint
 
 __all__ = ["DEFAULTS", "checkpoint_of", "settings_before"]
 
-DEFAULTS = {"model": "iodine_pl.IODINE", "data": "iodine_pl.datamodules.TetrominoesDataModule"}
+DEFAULTS = {"model": DEFAULT_CLASS, "data": "iodine_pl.datamodules.TetrominoesDataModule"}
 """The classes that are taken if nothing names one."""
 _LINKED = (*OF_COMMAND_LINE, "batch_size", "seed")
 """The model's arguments that the command line adds, or sets from the data or the seed."""

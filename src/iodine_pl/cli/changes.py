@@ -10,6 +10,8 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning.trainer.states import TrainerFn
 
+from iodine_pl.checkpoints.loading import OF_READING
+
 __all__ = ["SayChanges"]
 
 _FOLLOWS = {
@@ -77,6 +79,6 @@ def _arguments(data: Mapping[str, Any] | None) -> dict[str, Any]:
     """Returns what determines the images: the class of the data and its given arguments."""
     if not data:
         return {}
-    others = ("seed", "batch_size", "num_workers", "multiprocessing_context", "worker_timeout")
+    others = ("seed", "batch_size", *OF_READING)
     given = {name: value for name, value in (data.get("init_args") or {}).items() if name not in others}
     return {"class": data["class_path"]} | {name: value for name, value in given.items() if value is not None}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_prefixed_message, rank_zero_only
 
 from iodine_pl import __version__
 from iodine_pl.callbacks import AdjustedRandIndex, ImagesPerSecond, SegmentationScores, SlotUse
@@ -66,8 +66,8 @@ def main(command: str | None = None) -> int:
             sys.argv[1:] = arguments  # Lightning starts the other processes of a multi-device run with these
         _run(arguments)
     except CommandError as error:
-        rank = getattr(rank_zero_only, "rank", 0)
-        print(f"[rank: {rank}] {error.code}" if rank else error.code, file=sys.stderr)
+        rank = getattr(rank_zero_only, "rank", None) or None  # the first process has no prefix
+        print(rank_prefixed_message(str(error.code), rank), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         raise Stopped(signal.SIGINT) from None

@@ -11,21 +11,14 @@ import yaml
 
 from iodine_pl.checkpoints.configuration import read_configuration
 from iodine_pl.checkpoints.finding import find_weights, run_of
-from iodine_pl.checkpoints.loading import model_in
+from iodine_pl.checkpoints.loading import OF_READING, model_in
 from iodine_pl.checkpoints.reading import read_checkpoint
 from iodine_pl.report.curves import Events, read_events
 from iodine_pl.scene_model import SceneModel
 
 __all__ = ["Run", "facts_of", "find_run", "given"]
 
-_NOT_OF_IMAGES = (
-    "batch_size",
-    "num_workers",
-    "worker_timeout",
-    "multiprocessing_context",
-    "data_dir",
-    "generated_seed",
-)
+_NOT_OF_IMAGES = ("batch_size", "data_dir", "generated_seed", *OF_READING)
 
 
 class Run(NamedTuple):
