@@ -64,6 +64,22 @@ def test_lightnings_finder_sets_the_rate_that_it_found(tmp_path):
     assert model.configure_optimizers()["optimizer"].param_groups[0]["lr"] == pytest.approx(found.suggestion())
 
 
+def test_a_training_that_continues_takes_the_optimizers_settings_of_its_model(tmp_path):
+    images = loader(count=3)  # one batch
+    first = trainer(tmp_path, limit_val_batches=0)
+    first.fit(small(optimizer="muon", weight_decay=0.1, learning_rate=1e-3), images, images)
+    first.save_checkpoint(tmp_path / "first.ckpt")
+    other = {"weight_decay": 0.5, "betas": (0.8, 0.9), "adam_epsilon": 1e-6, "adam_learning_rate": 4e-3}
+    model = small(optimizer="muon", learning_rate=2e-3, decay="cosine", decay_steps=4, **other)
+    made = trainer(tmp_path, limit_val_batches=0, max_epochs=2)
+    made.fit(model, images, images, ckpt_path=tmp_path / "first.ckpt")
+    matrices, others = made.optimizers[0].param_groups
+    assert (matrices["weight_decay"], others["weight_decay"]) == (0.5, 0)
+    assert (matrices["lr"], others["lr"]) == pytest.approx((1e-3, 2e-3))
+    assert (others["betas"], others["eps"]) == ((0.8, 0.9), 1e-6)
+    assert len(made.optimizers[0].state) == len(list(model.parameters()))
+
+
 def test_plain_adam_is_an_argument():
     made = IODINE(optimizer="adam", betas=(0.9, 0.999), learning_rate=3e-4).configure_optimizers()
     assert type(made["optimizer"]) is torch.optim.Adam

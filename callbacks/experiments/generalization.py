@@ -11,11 +11,12 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from iodine_pl.callbacks.contract import decompose
+from iodine_pl.callbacks.experiments.common.curves import plot_steps, quartiles
 from iodine_pl.callbacks.experiments.common.experiment import Experiment, need
 from iodine_pl.callbacks.experiments.common.outcome import Outcome, Picture, Row
 from iodine_pl.callbacks.experiments.common.rows import Columns
-from iodine_pl.callbacks.experiments.common.step_scores import SCORES, plot_steps, quartiles, step_scores
 from iodine_pl.evaluation.panels import COLUMNS, slot_panel
+from iodine_pl.evaluation.scores import SCORES, step_scores
 
 __all__ = ["Generalization"]
 

@@ -82,6 +82,7 @@ class OptimizedModule(pl.LightningModule):
         self.gradient_clip_norm = gradient_clip_norm
         self.guard = NonFiniteGuard(max_skipped_updates)
         self._schedule: torch.optim.lr_scheduler.LambdaLR | None = None
+        self._settings: list[dict[str, Any]] = []
 
     @property
     def lr(self) -> float:
@@ -104,6 +105,7 @@ class OptimizedModule(pl.LightningModule):
         rank_zero_info(f"Learning rate {' and '.join(f'{rate:.3g}' for rate in rates)}{origin}.")
         optimizer = self._make_optimizer(rates)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.decay)
+        self._settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule, "interval": "step"}}
 
     def _make_optimizer(self, rates: list[float]) -> torch.optim.Optimizer:
@@ -143,17 +145,13 @@ class OptimizedModule(pl.LightningModule):
         )
 
     def on_train_start(self) -> None:
-        """Restores the learning rate of this model and Trainer, which loading a checkpoint has overwritten."""
+        """Restores the optimizer's settings of this model and Trainer, which loading a checkpoint has overwritten."""
         schedule = self._schedule
         if schedule is None or self.lr_schedulers() is not schedule:
             return  # a subclass has its own
-        scale, _ = self._learning_rate_scale()
-        schedule.base_lrs = [rate * scale for rate in self._learning_rates()]
-        for group, rate, decay in zip(
-            schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
-        ):
-            group["initial_lr"] = rate
-            group["lr"] = rate * decay(schedule.last_epoch)
+        schedule.base_lrs = [own["initial_lr"] for own in self._settings]
+        for group, own, decay in zip(schedule.optimizer.param_groups, self._settings, schedule.lr_lambdas, strict=True):
+            group.update(own | {"lr": own["initial_lr"] * decay(schedule.last_epoch)})
 
     def configure_gradient_clipping(
         self,

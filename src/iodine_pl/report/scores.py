@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from iodine_pl.evaluation.matching import mean_best_overlap, mean_iou
-from iodine_pl.evaluation.metrics import adjusted_rand_index, slot_of_pixel
+from iodine_pl.evaluation.scores import SCORES, step_scores
 from iodine_pl.report.run import Run
 
 __all__ = ["Scores", "scores_of", "with_interval"]
@@ -67,32 +66,17 @@ def _tested(run: Run) -> Scores | None:
 
 def _measured(run: Run, data: Any, most: int) -> Scores:
     indices = data.splits["test"][:most]
-    parts: dict[str, list[Any]] = {}
+    parts: dict[str, list[Tensor]] = {}
     for start in range(0, len(indices), _AT_ONCE):
         batch = data.scenes(indices[start : start + _AT_ONCE])
         with torch.no_grad():
             result = run.model.decompose(batch)
-        for name, values in _of_batch(batch, result).items():
-            parts.setdefault(name, []).append(values.detach().cpu().double().numpy())
+        for name, values in step_scores(result, batch.get("label")).items():
+            parts.setdefault(name, []).append(values[:, -1])
     table = {}
     for name, each in parts.items():
-        values = np.concatenate(each)
-        values = values[~np.isnan(values)]
-        if len(values):
-            table[name] = (float(values.mean()), float(_NORMAL * values.std() / np.sqrt(len(values))))
+        values = torch.cat(each)
+        counted = values[~values.isnan()].numpy()
+        if len(counted):
+            table[SCORES[name]] = (float(counted.mean()), float(_NORMAL * counted.std() / np.sqrt(len(counted))))
     return Scores(len(indices), table)
-
-
-def _of_batch(batch: Mapping[str, Any], result: Any) -> dict[str, Any]:
-    scores = {"MSE": result.trace.mse[-1], "ELBO (nats)": result.elbo, "KL (nats)": result.kl.sum(dim=1)}
-    if "label" not in batch:
-        return scores
-    label = batch["label"] if batch["label"].ndim == 3 else batch["label"][:, -1]
-    slots = slot_of_pixel(result.masks)
-    return {
-        "foreground ARI": adjusted_rand_index(label, slots),
-        "ARI of all pixels": adjusted_rand_index(label, slots, foreground=False),
-        "mean IoU": mean_iou(label, result.masks),
-        "mean best overlap": mean_best_overlap(label, result.masks),
-        **scores,
-    }
