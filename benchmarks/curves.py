@@ -6,6 +6,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from iodine_pl.files.atomic import written_beside
+
 
 def read(file: Path) -> list[dict]:
     """Returns the rows of a CSV file; none if there is no file."""
@@ -32,5 +34,6 @@ def save(figure: Any, axes: Any, file: Path, **legend: Any) -> None:
     for axis in axes.flat:
         axis.grid(alpha=0.3)
     figure.legend(*axes.flat[0].get_legend_handles_labels(), frameon=False, **legend)
-    figure.savefig(file, dpi=90)
+    with written_beside(file) as partial:
+        figure.savefig(partial, dpi=90, format="png")
     plt.close(figure)

@@ -24,6 +24,7 @@ import statistics
 import sys
 from pathlib import Path
 
+import curves
 import torch
 from measured import MODES, PHASES, SIZES, Measured, Way, rates_of_the_machine
 from tqdm import tqdm
@@ -123,32 +124,28 @@ def table(rows, ceilings, setting):
 
 def plot(rows, usual, title, path):
     """Draws seconds and memory of an update over T and over K."""
-    import matplotlib
+    from iodine_pl.callbacks.experiments.common.figures import line_style  # needs matplotlib
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, 2, figsize=(9, 6), sharex="col", layout="constrained")
+    figure, axes = curves.subplots(2, 2, figsize=(9, 6), sharex="col")
     for column, (axis, fixed) in enumerate((("T", "K"), ("K", "T"))):
         at = usual[1] if fixed == "K" else usual[0]
-        for mode in MODES:
+        for number, mode in enumerate(MODES):
             line = sorted(
                 (r for r in rows if r["mode"] == mode and r["phase"] == "train" and r[fixed] == at),
                 key=lambda r: r[axis],
             )
             line = [r for r in line if r["step_seconds"] is not None]
             x = [r[axis] for r in line]
-            axes[0, column].plot(x, [r["step_seconds"] for r in line], "o-", label=mode)
-            axes[1, column].plot(x, [r["peak_bytes"] / 1e6 for r in line], "o-", label=mode)
+            axes[0, column].plot(x, [r["step_seconds"] for r in line], label=mode, **line_style(number))
+            axes[1, column].plot(x, [r["peak_bytes"] / 1e6 for r in line], label=mode, **line_style(number))
         axes[1, column].set_xlabel(f"{axis} ({fixed} = {at})")
     axes[0, 0].set_ylabel("seconds an update")
     axes[1, 0].set_ylabel("peak memory of an update, MB")
-    axes[0, 0].legend()
     for axis in axes.flat:
         axis.set_ylim(bottom=0)
-        axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(title)
-    figure.savefig(path, dpi=100)
+    curves.save(figure, axes, path, loc="outside lower center", ncols=len(MODES))
 
 
 def main():

@@ -1,5 +1,6 @@
 """Writes the results of gpu.py as a page of Markdown, and draws the curves of the trainings."""
 
+from curves import save, subplots
 from gpu_expected import expected
 from gpu_recipes import NETWORKS, Settings
 from gpu_slices import Record
@@ -141,19 +142,14 @@ def _failures(record: Record) -> list[str]:
 
 
 def _draw(trainings: dict, settings: Settings) -> None:
-    import matplotlib
+    from iodine_pl.callbacks.experiments.common.figures import line_style  # needs matplotlib
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
-    for network, found in trainings.items():
+    figure, axes = subplots(1, 2, figsize=(10, 4), sharey=True)
+    for number, (network, found) in enumerate(trainings.items()):
         rows = [row for row in found["rows"] if "ari_fg" in row]
         scores = [row["ari_fg"] for row in rows]
-        axes[0].plot([row["seconds"] / 3600 for row in rows], scores, ".-", label=network)
-        axes[1].plot([row["updates"] for row in rows], scores, ".-", label=network)
+        axes[0].plot([row["seconds"] / 3600 for row in rows], scores, label=network, **line_style(number))
+        axes[1].plot([row["updates"] for row in rows], scores, label=network, **line_style(number))
     axes[0].set(xlabel="GPU-hours", ylabel="foreground ARI, validation")
     axes[1].set(xlabel="updates")
-    axes[0].legend()
-    with written_beside(settings.out / "curves.png") as partial:
-        figure.savefig(partial, dpi=90, format="png")
+    save(figure, axes, settings.out / "curves.png", loc="outside lower center", ncols=3)
