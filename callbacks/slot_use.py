@@ -54,7 +54,13 @@ class _MeanUse(Metric):
 
 
 def diagnose(
-    slots: int, used: float, entropy: float, kl: list[float], by_masks: float = 1.0, by_responsibilities: float = 0.0
+    slots: int,
+    used: float,
+    entropy: float,
+    kl: list[float],
+    by_masks: float = 1.0,
+    by_responsibilities: float = 0.0,
+    likelihood: str = "mixture",
 ) -> str:
     """Describes what is wrong with the slots and what usually helps; an empty string if nothing is.
 
@@ -67,15 +73,23 @@ def diagnose(
         kl: of each slot in nats, descending, mean over images.
         by_masks, by_responsibilities: foreground ARI if each pixel is assigned to the slot with the largest mask, and
             if it is assigned to the slot that explains it best.
+        likelihood: the model's ``pixel_likelihood``. Under ``mean`` other settings help.
     """
     if slots == 1 or not any(kl):
         return ""
     if by_responsibilities > by_masks + _HEDGED:
+        scores = (
+            f"The foreground ARI is {by_masks:.2f} by the largest mask, but {by_responsibilities:.2f} by the slot that "
+            "explains a pixel best"
+        )
+        if likelihood == "mean":
+            return (
+                f"Pixels are shared. {scores}. Usual early; if it stays, continue the training with pixel_likelihood: "
+                "mixture, under which each object gets one slot."
+            )
         return (
-            f"Slots hedge: pixels are shared. The foreground ARI is {by_masks:.2f} by the largest mask, but "
-            f"{by_responsibilities:.2f} by the slot that explains a pixel best: slots share a pixel to cover its "
-            "possible values. What helps: pixel_likelihood: mean with bounded_means, with which this gains nothing, or "
-            "a wider pixel_scale."
+            f"Slots hedge: pixels are shared. {scores}: slots share a pixel to cover its possible values. What helps: "
+            "pixel_likelihood: mean with bounded_means, with which this gains nothing, or a wider pixel_scale."
         )
     if sum(kl) < 1.0:
         return (
@@ -83,10 +97,10 @@ def diagnose(
             "beginning; if it stays, lower pixel_scale, which gives the image more weight against the prior."
         )
     if entropy > 0.8:  # 0.6 remains if slots have objects but share the background
+        helps = "another" if likelihood == "mean" else "pixel_likelihood: mean with bounded_means, or a wider"
         return (
             f"The masks are nearly flat (entropy {entropy:.2f} of 1): the slots share every pixel, though each may "
-            "show a color or the middle of an object. Usual early; if it stays, try pixel_likelihood: mean with "
-            "bounded_means, or a wider pixel_scale."
+            f"show a color or the middle of an object. Usual early; if it stays, try {helps} pixel_scale."
         )
     if used < 1.5:
         return (
@@ -144,7 +158,8 @@ class SlotUse(pl.Callback):
         logged = trainer.callback_metrics  # now with the values of other callbacks
         names = ("val/ari_fg", "val/ari_fg_responsibilities")
         ari = [float(logged[name]) for name in names] if all(name in logged for name in names) else []
-        words = diagnose(*self._use.compute(), *ari)
+        likelihood = pl_module.hparams.get("pixel_likelihood", "mixture")
+        words = diagnose(*self._use.compute(), *(ari or (1.0, 0.0)), likelihood)
         if words != self.said and not trainer.sanity_checking:
             when = f" after {trainer.global_step} updates" if trainer.state.fn == TrainerFn.FITTING else ""
             rank_zero_info(f"Slots{when}: {words or 'they divide the image among them.'}")

@@ -1,4 +1,4 @@
-"""Two processes compute what one computes on the joined batch, and share the images without loss or repetition."""
+"""Several processes compute what one does on the joined batch, and share the images without loss or repetition."""
 
 import json
 import socket
@@ -20,45 +20,51 @@ def run_by_torch(folder, mode):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    both = [start(folder, "torch", mode, folder=folder, script=SCRIPT, RANK=str(rank), **world) for rank in range(2)]
+    both = [start(folder, "torch", mode, 2, folder=folder, script=SCRIPT, RANK=str(rank), **world) for rank in range(2)]
     for process in both:
         output, _ = process.communicate()
         assert process.returncode == 0, output
 
 
 @pytest.mark.parametrize(
-    ("loop", "mode"),
-    [*(("trainer", mode) for mode in IN_PROCESSES), ("fabric", "stopped"), ("torch", "stopped"), ("torch", "full")],
+    ("loop", "mode", "processes"),
+    [
+        *(("trainer", mode, 2) for mode in IN_PROCESSES),
+        ("trainer", "mean, Muon", 4),
+        ("fabric", "stopped", 2),
+        ("torch", "stopped", 2),
+        ("torch", "full", 2),
+    ],
 )
-def test_two_processes(tmp_path, loop, mode):
+def test_processes_are_one_batch(tmp_path, loop, mode, processes):
     if loop == "torch":
         run_by_torch(tmp_path, mode)
     else:
-        run(tmp_path, loop, mode, folder=tmp_path, script=SCRIPT)
-    seen = [json.loads((tmp_path / f"seen_{rank}.json").read_text()) for rank in range(2)]
+        run(tmp_path, loop, mode, processes, folder=tmp_path, script=SCRIPT)
+    seen = [json.loads((tmp_path / f"seen_{rank}.json").read_text()) for rank in range(processes)]
     for epoch in range(2):
         images = [i for part in seen for e, batch in part if e == epoch for i in batch]
-        assert len(images) == len(set(images)) == 24  # 26 make 3 batches of 4 on 2 processes
+        assert len(images) == len(set(images)) == 24  # 26 make 3 batches of 8
         assert set(images) <= set(range(26))
     assert seen[0][0] != seen[0][3]  # another order in the second epoch
 
     data = TetrominoesDataModule(data_dir=tmp_path, **SIZES)
     data.setup("fit")
-    batch = data.scenes(seen[0][0][1] + seen[1][0][1])
+    batch = data.scenes([i for part in seen for i in part[0][1]])
     model = make_model(mode)
     loss, _ = model.loss(batch["image"], noise=model.evaluation_noise(batch, 0))
     loss.backward()
     optimizer = model.configure_optimizers()["optimizer"]
     for group in optimizer.param_groups:
-        group["lr"] *= 2**0.5  # by the square-root rule
-    for rank in range(2):
+        group["lr"] *= processes**0.5  # by the square-root rule
+    for rank in range(processes):
         gradients = torch.load(tmp_path / f"gradients_{rank}.pt")
         for name, parameter in model.named_parameters():
             error = (gradients[name] - parameter.grad).norm() / parameter.grad.norm()
             assert error < 1e-12, (name, float(error))
     torch.nn.utils.clip_grad_norm_(model.parameters(), model.gradient_clip_norm)
     optimizer.step()
-    for rank in range(2):
+    for rank in range(processes):
         weights = torch.load(tmp_path / f"weights_{rank}.pt")
         for name, parameter in model.named_parameters():
             torch.testing.assert_close(weights[name], parameter.detach(), rtol=0, atol=1e-9)

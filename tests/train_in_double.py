@@ -1,4 +1,4 @@
-"""Trains an IODINE in float64 on two processes, by one of three loops; notes images and gradients."""
+"""Trains an IODINE in float64 on several processes, by one of three loops; notes images and gradients."""
 
 import json
 import sys
@@ -14,6 +14,7 @@ from iodine_pl import IODINE
 from iodine_pl.datamodules import TetrominoesDataModule
 
 SIZES = {"num_train": 26, "num_val": 1, "num_test": 1, "batch_size": 4}
+IN_ALL = 8  # images in the batches of all processes together
 
 
 class Double(IODINE):
@@ -59,10 +60,10 @@ class Note(pl.Callback):
         (self.folder / f"seen_{trainer.global_rank}.json").write_text(json.dumps(self.seen))
 
 
-def by_trainer(folder, mode):
+def by_trainer(folder, mode, processes):
     trainer = pl.Trainer(
         accelerator="cpu",
-        devices=2,
+        devices=processes,
         strategy="ddp",  # without find_unused_parameters
         max_epochs=2,
         logger=False,
@@ -72,7 +73,8 @@ def by_trainer(folder, mode):
         default_root_dir=folder,
         callbacks=[Note(folder)],
     )
-    trainer.fit(make_model(mode), TetrominoesDataModule(data_dir=folder, **SIZES))
+    sizes = SIZES | {"batch_size": IN_ALL // processes}
+    trainer.fit(make_model(mode), TetrominoesDataModule(data_dir=folder, **sizes))
 
 
 def by_fabric(folder, mode):
@@ -131,4 +133,8 @@ def train(folder, rank, data, model, loss_of, optimizer, loader, backward):
 
 
 if __name__ == "__main__":
-    {"trainer": by_trainer, "fabric": by_fabric, "torch": by_torch}[sys.argv[2]](sys.argv[1], sys.argv[3])
+    target, loop, mode_of_model, processes_of_trainer = sys.argv[1:]
+    if loop == "trainer":
+        by_trainer(target, mode_of_model, int(processes_of_trainer))
+    else:
+        {"fabric": by_fabric, "torch": by_torch}[loop](target, mode_of_model)

@@ -92,6 +92,20 @@ def test_hedging_is_diagnosed_where_responsibilities_segment_better(masks, respo
     assert re.search(words, diagnose(3, 3.0, 0.5, [9.0] * 3, masks, responsibilities))
 
 
+def test_what_the_model_has_already_is_not_advised(tmp_path):
+    """Under the mean, whatever is wrong, the words do not advise the mean."""
+    for entropy in (0.5, 0.9):
+        for responsibilities in (0.4, 0.9):
+            arguments = (4, 3.0, entropy, [9.0] * 4, 0.4, responsibilities)
+            assert "mean with" not in diagnose(*arguments, "mean")
+            assert bool(diagnose(*arguments, "mean")) == bool(diagnose(*arguments, "mixture"))
+    use = SlotUse()
+    model = small(num_slots=3, pixel_likelihood="mean", bounded_means=True)
+    trainer(tmp_path, use, num_sanity_val_steps=0).fit(model, loader(), loader())
+    assert "flat" in use.said  # hardly trained
+    assert "mean with" not in use.said
+
+
 def test_slots_that_share_every_pixel_are_said_to_hedge(tmp_path):
     """The masks give every pixel to one slot, but the responsibilities are the true segmentation."""
 
