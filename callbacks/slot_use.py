@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytorch_lightning as pl
@@ -115,8 +116,12 @@ def diagnose(
     return ""
 
 
+def _without_numbers(words: str) -> str:
+    return re.sub(r"\d+", "", words)
+
+
 class SlotUse(pl.Callback):
-    """Logs the use of the slots after each validation, and describes it in words when it changes.
+    """Logs the use of the slots after each validation, and describes it in words when these change, not their numbers.
 
     ``val/slots_used``: number of slots that win at least 1% of the pixels; ``val/mask_entropy``: of the masks at a
     pixel, from 0 to 1; ``val_slots/kl_0`` … ``kl_K-1``: KL in nats of the slot with the largest KL, and so on. They are
@@ -160,7 +165,7 @@ class SlotUse(pl.Callback):
         ari = [float(logged[name]) for name in names] if all(name in logged for name in names) else []
         likelihood = pl_module.hparams.get("pixel_likelihood", "mixture")
         words = diagnose(*self._use.compute(), *(ari or (1.0, 0.0)), likelihood)
-        if words != self.said and not trainer.sanity_checking:
+        if _without_numbers(words) != _without_numbers(self.said) and not trainer.sanity_checking:
             when = f" after {trainer.global_step} updates" if trainer.state.fn == TrainerFn.FITTING else ""
             rank_zero_info(f"Slots{when}: {words or 'they divide the image among them.'}")
             self.said = words

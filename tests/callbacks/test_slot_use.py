@@ -138,3 +138,18 @@ def test_only_training_counts_updates(tmp_path, caplog):
     assert "Slots: The masks are nearly flat" in caplog.text
     trainer(tmp_path, SlotUse(), num_sanity_val_steps=0).fit(flat, loader(), loader())
     assert re.search("Slots after [1-9][0-9]* updates: The masks are nearly flat", caplog.text)
+
+
+def test_a_lasting_fault_is_described_once(tmp_path, caplog):
+    class Sharper(Slots):
+        """Has masks that are less flat at each validation."""
+
+        def validation_step(self, batch, batch_idx):
+            self.masks = (1.05 * self.masks.log()).softmax(dim=0)
+            return super().validation_step(batch, batch_idx)
+
+    caplog.set_level("INFO")
+    almost_flat = torch.tensor([0.3, 0.25, 0.25, 0.2]).view(4, 1, 1).expand(4, 8, 8)
+    run = trainer(tmp_path, SlotUse(), num_sanity_val_steps=0, max_epochs=3)
+    run.fit(Sharper(almost_flat, [9.0] * 4), loader(), loader())
+    assert caplog.text.count("masks are nearly flat") == 1
