@@ -161,10 +161,10 @@ class SlotUse(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         logged = trainer.callback_metrics  # now with the values of other callbacks
-        names = ("val/ari_fg", "val/ari_fg_responsibilities")
-        ari = [float(logged[name]) for name in names] if all(name in logged for name in names) else []
+        by_masks = float(logged.get("val/ari_fg", 1.0))
+        by_responsibilities = float(logged.get("val/ari_fg_responsibilities", 0.0))
         likelihood = pl_module.hparams.get("pixel_likelihood", "mixture")
-        words = diagnose(*self._use.compute(), *(ari or (1.0, 0.0)), likelihood)
+        words = diagnose(*self._use.compute(), by_masks, by_responsibilities, likelihood)
         if _without_numbers(words) != _without_numbers(self.said) and not trainer.sanity_checking:
             when = f" after {trainer.global_step} updates" if trainer.state.fn == TrainerFn.FITTING else ""
             rank_zero_info(f"Slots{when}: {words or 'they divide the image among them.'}")

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import distributed
 from torch.utils.data import DataLoader
 
-from iodine_pl.datamodules.deepmind.conversion import convert, serves
 from iodine_pl.datamodules.deepmind.releases import Release
-from iodine_pl.datamodules.hdf5.dataset import SceneDataset, find_files
+from iodine_pl.datamodules.hdf5.dataset import SceneDataset
 from iodine_pl.datamodules.hdf5.errors import SceneFileError
 from iodine_pl.datamodules.hdf5.resizing import ANTIALIASED, CropResize, Filter
 from iodine_pl.datamodules.loader import ResumableLoader, SceneLoader, live_with_parent, to_tensors, unchanged
+from iodine_pl.datamodules.origins import Converted, Generated, Given, Origin, is_records, naming_remedy
 from iodine_pl.datamodules.sampler import BatchSampler, FileOrderSampler
 from iodine_pl.datamodules.splits import Selection, all_for_test, cut, excluded_codes
 from iodine_pl.datamodules.synthetic.generator import Generator
-from iodine_pl.datamodules.synthetic.shards import generate, shards_of
 
 __all__ = ["SceneDataModule"]
 
@@ -141,15 +138,28 @@ class SceneDataModule(pl.LightningDataModule):
         return (self.num_train or 0) + self.spare * (self.num_val + self.num_test)
 
     @property
-    def files(self) -> list[Path]:
-        """The files to read. Converted and generated ones need not exist before ``prepare_data``."""
+    def origin(self) -> Origin:
+        """Where the scenes come from, by ``path``."""
+        name = type(self).__name__
         if self.path is None:
-            shard = self._own_generator().shard
-            return shards_of(self._own_generator(), self.data_dir, self.total)[self._first // shard :]
-        if self._must_convert():
-            size = "" if self.size is None else f".{self.size}px"
-            return [self.path.with_name(f"{self.path.name}{size}.h5")]
-        return find_files(self.path)
+            if self.generator is None:
+                raise SceneFileError(f"{name} needs data: give --data.path FILE_OR_FOLDER")
+            first = self._first(self.generator.shard)
+            return Generated(name, self.generator, self.data_dir, self.total, first, self.release)
+        remedy = "Give another path" if self.generator is None else "Leave path out to generate"
+        if is_records(self.path):
+            return Converted(name, self.path, remedy, self.release, self.size, self.total)
+        return Given(name, self.path, remedy)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files to read. Generated and converted ones need not exist before ``prepare_data``."""
+        return self.origin.files
+
+    def _first(self, shard: int) -> int:
+        """Returns the first scene to read, since without training a generated set has no training files."""
+        evaluates = self.trainer is not None and self.trainer.state.fn not in (None, TrainerFn.FITTING)
+        return (self.num_train or 0) // shard * shard if evaluates or self.only_evaluates else 0
 
     def image_size(self) -> tuple[int, int]:
         """Returns (H, W) of the images as a model gets them, without preparing any data.
@@ -157,86 +167,24 @@ class SceneDataModule(pl.LightningDataModule):
         Raises:
             SceneFileError: if the data are not generated, and their files are missing or damaged.
         """
-        if self.path is None:
-            made = next(iter(self._own_generator().scenes(0, 1)))[0].shape[1:3]
+        origin = self.origin
+        if isinstance(origin, Generated):
+            made = next(iter(origin.generator.scenes(0, 1)))[0].shape[1:3]
             shape: tuple[int, ...] = self.view.kept(made[0], made[1], "a generated image")
         else:
-            shape = SceneDataset(self.files, view=self.view, frames=self._frames).image_shape[-3:-1]
+            shape = SceneDataset(origin.files, view=self.view, frames=self._frames).image_shape[-3:-1]
         height, width = (-(-side // self.pixel_stride) for side in shape)
         return height, width
 
-    @property
-    def _first(self) -> int:
-        """Position of the first scene to read, since without training a generated set has no training files."""
-        evaluates = self.trainer is not None and self.trainer.state.fn not in (None, TrainerFn.FITTING)
-        if self.path is not None or not (evaluates or self.only_evaluates):
-            return 0
-        shard = self._own_generator().shard
-        return (self.num_train or 0) // shard * shard
-
-    def _must_convert(self) -> bool:
-        return self.path is not None and self.path.suffix in (".tfrecord", ".tfrecords", ".gz")
-
-    def _own_generator(self) -> Generator:
-        if self.generator is None:
-            raise SceneFileError(f"{type(self).__name__} needs data: give --data.path FILE_OR_FOLDER")
-        return self.generator
-
     def prepare_data(self) -> None:
-        """Generates or converts missing data. Lightning calls it on one process of each machine.
-
-        A converted file is reused if it has the records that are needed and its source has not changed.
-        """
-        if self.path is None:
-            self._generate()
-        elif self._must_convert():
-            self._convert(self.path)
-        elif not all(file.exists() for file in self.files):
-            raise self._not_found()
-
-    def _generate(self) -> None:
-        if all(file.exists() for file in self.files):
-            return
-        file = Path(self.release.url).name if self.release else "..."
-        rank_zero_info(
-            f"{type(self).__name__}: no path is given. {self.total - self._first} scenes are generated in "
-            f"{self.data_dir}; after an interruption, the same command continues. For fewer scenes set "
-            f"--data.num_train, num_val, num_test; for DeepMind's dataset give its file, --data.path {file}"
-        )
-        generate(self._own_generator(), self.data_dir, self.total, first=self._first)
-
-    def _convert(self, source: Path) -> None:
-        (target,) = self.files
-        with self._with_remedy():
-            if serves(target, source, self.total):
-                return
-        if self.release is None:
-            raise SceneFileError(
-                f"{type(self).__name__} does not know what is in {source}: name the dataset, for example "
-                "--data TetrominoesDataModule"
-            )
-        if not source.exists():
-            raise self._not_found()
-        convert(source, target, self.release, limit=self.total, size=self.size)
-
-    @contextmanager
-    def _with_remedy(self) -> Iterator[None]:
-        """Adds to an error about a damaged file that it can be deleted, if this package made the file."""
-        try:
-            yield
-        except SceneFileError as error:
-            if self.path is None or self._must_convert():
-                raise SceneFileError(f"{error}. It was made here: delete it, and it is made again") from error
-            raise
-
-    def _not_found(self) -> SceneFileError:
-        remedy = "Give another path" if self.generator is None else "Leave path out to generate"
-        return SceneFileError(f"{type(self).__name__}: there is no file {self.path}. {remedy}")
+        """Generates or converts missing data. Lightning calls it on one process of each machine."""
+        self.origin.prepare()
 
     def setup(self, stage: str) -> None:
         """Opens the files and makes the splits. If a folder of images is predicted, all its images are."""
-        with self._with_remedy():
-            self.dataset = SceneDataset(self.files, self._first, self.view, self._frames)
+        origin = self.origin
+        with naming_remedy(origin):
+            self.dataset = SceneDataset(origin.files, origin.first, self.view, self._frames)
         if stage == "predict" and all(path.is_dir() for path in self.dataset.files):
             self.splits = all_for_test(self.dataset)
         else:
