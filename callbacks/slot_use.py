@@ -59,8 +59,8 @@ def diagnose(
     used: float,
     entropy: float,
     kl: list[float],
-    by_masks: float = 1.0,
-    by_responsibilities: float = 0.0,
+    by_masks: float | None = None,
+    by_responsibilities: float | None = None,
     likelihood: str = "mixture",
 ) -> str:
     """Describes what is wrong with the slots and what usually helps; an empty string if nothing is.
@@ -73,12 +73,12 @@ def diagnose(
         entropy: of the masks, from 0 (each pixel belongs to one slot) to 1 (all slots share each pixel equally).
         kl: of each slot in nats, descending, mean over images.
         by_masks, by_responsibilities: foreground ARI if each pixel is assigned to the slot with the largest mask, and
-            if it is assigned to the slot that explains it best.
+            if it is assigned to the slot that explains it best; None: not known.
         likelihood: the model's ``pixel_likelihood``. Under ``mean`` other settings help.
     """
     if slots == 1 or not any(kl):
         return ""
-    if by_responsibilities > by_masks + _HEDGED:
+    if by_masks is not None and by_responsibilities is not None and by_responsibilities > by_masks + _HEDGED:
         scores = (
             f"The foreground ARI is {by_masks:.2f} by the largest mask, but {by_responsibilities:.2f} by the slot that "
             "explains a pixel best"
@@ -97,11 +97,13 @@ def diagnose(
             f"The latents encode nothing ({sum(kl):.2f} nats): every image gets the same latents. Usual at the very "
             "beginning; if it stays, lower pixel_scale, which gives the image more weight against the prior."
         )
-    if entropy > 0.8:  # 0.6 remains if slots have objects but share the background
-        helps = "another" if likelihood == "mean" else "pixel_likelihood: mean with bounded_means, or a wider"
+    separated = by_masks is not None and by_masks > 0.5
+    if entropy > 0.8 and not separated:  # slots that have objects can share the background
+        better = "pixel_likelihood: mean with bounded_means, or a wider pixel_scale"
+        helps = "another seed or learning_rate" if likelihood == "mean" else better
         return (
             f"The masks are nearly flat (entropy {entropy:.2f} of 1): the slots share every pixel, though each may "
-            f"show a color or the middle of an object. Usual early; if it stays, try {helps} pixel_scale."
+            f"show a color or the middle of an object. Usual early; if it stays, try {helps}."
         )
     if used < 1.5:
         return (
@@ -161,9 +163,11 @@ class SlotUse(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         logged = trainer.callback_metrics  # now with the values of other callbacks
-        by_masks = float(logged.get("val/ari_fg", 1.0))
-        by_responsibilities = float(logged.get("val/ari_fg_responsibilities", 0.0))
-        likelihood = pl_module.hparams.get("pixel_likelihood", "mixture")
+        names = ("val/ari_fg", "val/ari_fg_responsibilities")
+        by_masks, by_responsibilities = (float(logged[name]) if name in logged else None for name in names)
+        settings = pl_module.hparams
+        one_mean = settings.get("pixel_likelihood") == "mean" or settings.get("pixel_distribution") == "bernoulli"
+        likelihood = "mean" if one_mean else "mixture"  # of bits they are the same
         words = diagnose(*self._use.compute(), by_masks, by_responsibilities, likelihood)
         if _without_numbers(words) != _without_numbers(self.said) and not trainer.sanity_checking:
             when = f" after {trainer.global_step} updates" if trainer.state.fn == TrainerFn.FITTING else ""

@@ -4,6 +4,7 @@ import re
 import pytest
 import torch
 from helpers import Other, loader, small, trainer
+from torch.utils.data import DataLoader
 
 from iodine_pl.callbacks import AdjustedRandIndex, SlotUse
 from iodine_pl.callbacks.slot_use import diagnose
@@ -95,15 +96,22 @@ def test_hedging_is_diagnosed_where_responsibilities_segment_better(masks, respo
 def test_what_the_model_has_already_is_not_advised(tmp_path):
     """Under the mean, whatever is wrong, the words do not advise the mean."""
     for entropy in (0.5, 0.9):
-        for responsibilities in (0.4, 0.9):
+        for responsibilities in (0.4, 0.9, None):
             arguments = (4, 3.0, entropy, [9.0] * 4, 0.4, responsibilities)
             assert "mean with" not in diagnose(*arguments, "mean")
             assert bool(diagnose(*arguments, "mean")) == bool(diagnose(*arguments, "mixture"))
-    use = SlotUse()
-    model = small(num_slots=3, pixel_likelihood="mean", bounded_means=True)
-    trainer(tmp_path, use, num_sanity_val_steps=0).fit(model, loader(), loader())
-    assert "flat" in use.said  # hardly trained
-    assert "mean with" not in use.said
+    means = {"pixel_likelihood": "mean", "bounded_means": True}
+    for model in (small(num_slots=3, **means), small(num_slots=3, pixel_distribution="bernoulli")):
+        use = SlotUse()
+        bits = DataLoader([scene | {"image": scene["image"].round()} for scene in loader().dataset], batch_size=3)
+        trainer(tmp_path, use, num_sanity_val_steps=0).fit(model, bits, bits)
+        assert "flat" in use.said  # hardly trained
+        assert "mean with" not in use.said
+
+
+def test_slots_that_separate_objects_may_share_the_background():
+    assert "flat" in diagnose(3, 3.0, 0.9, [9.0] * 3, 0.3, 0.3)
+    assert not diagnose(3, 3.0, 0.9, [9.0] * 3, 0.7, 0.7)
 
 
 def test_slots_that_share_every_pixel_are_said_to_hedge(tmp_path):
