@@ -180,7 +180,7 @@ def rates_of_the_machine(network, batch, size, device, way=Way(), side=None):
     y = convolution(x)
     gradient = torch.rand_like(y)
     operations = 2 * y.numel() * convolution.weight[0].numel()
-    side = side or (2048 if device == "cpu" else 8192)
+    side = side or (1024 if device == "cpu" else 8192)
     a = torch.rand(side, side, device=device, dtype=way.dtype)
 
     def best(function, count):
