@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from iodine_pl.datamodules.deepmind.releases import Release
 from iodine_pl.datamodules.deepmind.resizing import CROP, crop_and_resize
 from iodine_pl.datamodules.hdf5.errors import open_hdf5
 from iodine_pl.datamodules.hdf5.masks import label_map, lone_membership, membership_map
 from iodine_pl.datamodules.hdf5.writer import BLOCK, MultiObjectWriter
+from iodine_pl.files.progress import progress_bar
 from iodine_pl.files.tensorflow.tfrecord import (
     Source,
     TFRecordError,
@@ -97,7 +97,7 @@ def convert(
             waiting.clear()
 
         records = islice(read_records(source, largest_record(release.features)), limit)
-        for record in tqdm(records, desc=f"converting {name}", unit=" records", total=limit):
+        for record in progress_bar(records, desc=f"converting {name}", unit=" records", total=limit):
             try:
                 waiting.append(_scene(parse_example(record, release.features), release, size))
             except ValueError as error:

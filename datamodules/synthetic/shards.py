@@ -21,6 +21,7 @@ from tqdm import tqdm
 from iodine_pl.datamodules.hdf5.errors import SceneFileError
 from iodine_pl.datamodules.hdf5.writer import MultiObjectWriter, stored_size
 from iodine_pl.datamodules.synthetic.generator import Generator
+from iodine_pl.files.progress import progress_bar
 
 __all__ = ["default_processes", "generate", "generate_part", "shards_of"]
 
@@ -119,8 +120,7 @@ def _write_all(generator: Generator, files: Sequence[Path]) -> None:
 
 def _progress(generator: Generator, files: Sequence[Path]) -> tqdm[Any]:
     total = sum(stop - start for start, stop in map(_range_of, files))
-    pause = 0.1 if sys.stderr.isatty() else 10.0  # seconds; in a log each update of the bar is a line
-    return tqdm(total=total, desc=f"generating {generator.name}", unit=" scenes", smoothing=0.05, mininterval=pause)
+    return progress_bar(total=total, desc=f"generating {generator.name}", unit=" scenes", smoothing=0.05)
 
 
 def _range_of(file: Path) -> tuple[int, int]:

@@ -8,10 +8,10 @@ import numpy as np
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from iodine_pl.callbacks.experiments.common.experiment import Experiment
 from iodine_pl.callbacks.experiments.common.rows import Columns, as_array
+from iodine_pl.files.progress import progress_bar
 
 __all__ = ["train_rows"]
 
@@ -30,7 +30,8 @@ def train_rows(experiment: Experiment, trainer: pl.Trainer, module: pl.Lightning
         )
     rows: dict[str, list[NDArray[Any]]] = {}
     still = -(-scenes // trainer.world_size)
-    bar = tqdm(total=still, desc=f"{experiment.name}: training scenes", disable=not trainer.is_global_zero, leave=False)
+    title = f"{experiment.name}: training scenes"
+    bar = progress_bar(total=still, desc=title, disable=not trainer.is_global_zero, leave=False)
     for i, batch in enumerate(data.train_dataloader()):
         placed = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
         for name, values in experiment.measure(module, placed, i).items():

@@ -13,8 +13,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from tqdm import tqdm
-
+from iodine_pl.files.progress import progress_bar
 from iodine_pl.files.tensorflow.tfrecord import looks_like_records
 
 __all__ = ["Download", "DownloadError", "download_zip", "sha256_of"]
@@ -201,7 +200,9 @@ def download_zip(url: str, kept: Path) -> None:
     """
     with (
         Download(url, kept, _looks_like_zip) as download,
-        tqdm(total=download.total, unit="B", unit_scale=True, desc=PurePosixPath(urlsplit(url).path).name) as progress,
+        progress_bar(
+            total=download.total, unit="B", unit_scale=True, desc=PurePosixPath(urlsplit(url).path).name
+        ) as progress,
     ):
         while data := download.read(1 << 16):
             progress.update(len(data))
