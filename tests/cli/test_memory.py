@@ -13,7 +13,7 @@ from iodine_pl.cli.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 faults = []
-for _ in range(8):
+for _ in range(24):  # the first ones find other places in the heap
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(16 * 2**20)  # 64 MiB: 16,384 pages, or 32 huge ones where the system has them
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
