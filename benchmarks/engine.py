@@ -24,8 +24,8 @@ import statistics
 import sys
 from pathlib import Path
 
-import curves
 import torch
+from curves import save, subplots
 from measured import MODES, PHASES, SIZES, Measured, Way, rates_of_the_machine
 from tqdm import tqdm
 
@@ -126,7 +126,7 @@ def plot(rows, usual, title, path):
     """Draws seconds and memory of an update over T and over K."""
     from iodine_pl.callbacks.experiments.common.figures import line_style  # needs matplotlib
 
-    figure, axes = curves.subplots(2, 2, figsize=(9, 6), sharex="col")
+    figure, axes = subplots(2, 2, figsize=(9, 6), sharex="col")
     for column, (axis, fixed) in enumerate((("T", "K"), ("K", "T"))):
         at = usual[1] if fixed == "K" else usual[0]
         for number, mode in enumerate(MODES):
@@ -145,7 +145,7 @@ def plot(rows, usual, title, path):
         axis.set_ylim(bottom=0)
         axis.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(title)
-    curves.save(figure, axes, path, loc="outside lower center", ncols=len(MODES))
+    save(figure, axes, path, loc="outside lower center", ncols=len(MODES))
 
 
 def main():

@@ -22,11 +22,13 @@ from torch import Tensor
 from iodine_pl import IODINE
 from iodine_pl.datamodules import TetrominoesDataModule
 from iodine_pl.datamodules.deepmind.resizing import crop_and_resize
-from iodine_pl.evaluation.metrics import adjusted_rand_index, slot_of_pixel
 from iodine_pl.evaluation.panels import Row, draw_rows, slot_rows
+from iodine_pl.evaluation.scores import SCORES, step_scores
 
 REAL = Path(__file__).parents[1] / "tests" / "data"
 SLOTS = (7, 11)  # for the five and the eight objects of the CLEVR scenes: as in training, and as for up to 10 objects
+
+SHOWN = ("ari_fg", "ari", "mse")
 
 
 def clevr(side: int) -> tuple[Tensor, Tensor]:
@@ -51,13 +53,8 @@ def split(weights: str, images: Tensor, labels: Tensor, **numbers: int) -> tuple
     """Returns the scores of each image, and its row in a picture."""
     model = IODINE.from_pretrained(weights)
     result = model.decompose({"image": images, "index": torch.arange(len(images))}, **numbers)
-    found = slot_of_pixel(result.masks)
-    scores = {
-        "foreground ARI": adjusted_rand_index(labels, found),
-        "ARI of all pixels": adjusted_rand_index(labels, found, foreground=False),
-        "MSE": result.trace.mse[-1],
-    }
-    rows = [{name: float(values[i]) for name, values in scores.items()} for i in range(len(images))]
+    scores = step_scores(result, labels)
+    rows = [{SCORES[name]: float(scores[name][i, -1]) for name in SHOWN} for i in range(len(images))]
     return rows, slot_rows(images, result, labels)
 
 

@@ -7,21 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 from command import run, start
-from train_in_double import IN_PROCESSES, SIZES, make_model
-
-from iodine_pl.datamodules import TetrominoesDataModule
+from train_in_double import IN_PROCESSES, data_of, make_model
 
 SCRIPT = Path(__file__).parent / "train_in_double.py"
 
 
-def run_by_torch(folder, mode):
+def run_by_torch(folder, mode, processes):
     """Starts the processes as torchrun does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    both = [start(folder, "torch", mode, 2, folder=folder, script=SCRIPT, RANK=str(rank), **world) for rank in range(2)]
-    for process in both:
+    world = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    arguments = (folder, "torch", mode, processes)
+    ranks = [{"RANK": str(rank)} for rank in range(processes)]
+    for process in [start(*arguments, folder=folder, script=SCRIPT, **rank, **world) for rank in ranks]:
         output, _ = process.communicate()
         assert process.returncode == 0, output
 
@@ -38,7 +37,7 @@ def run_by_torch(folder, mode):
 )
 def test_processes_are_one_batch(tmp_path, loop, mode, processes):
     if loop == "torch":
-        run_by_torch(tmp_path, mode)
+        run_by_torch(tmp_path, mode, processes)
     else:
         run(tmp_path, loop, mode, processes, folder=tmp_path, script=SCRIPT)
     seen = [json.loads((tmp_path / f"seen_{rank}.json").read_text()) for rank in range(processes)]
@@ -48,7 +47,7 @@ def test_processes_are_one_batch(tmp_path, loop, mode, processes):
         assert set(images) <= set(range(26))
     assert seen[0][0] != seen[0][3]  # another order in the second epoch
 
-    data = TetrominoesDataModule(data_dir=tmp_path, **SIZES)
+    data = data_of(tmp_path, processes)
     data.setup("fit")
     batch = data.scenes([i for part in seen for i in part[0][1]])
     model = make_model(mode)

@@ -13,7 +13,6 @@ from torch.nn.parallel import DistributedDataParallel
 from iodine_pl import IODINE
 from iodine_pl.datamodules import TetrominoesDataModule
 
-SIZES = {"num_train": 26, "num_val": 1, "num_test": 1, "batch_size": 4}
 IN_ALL = 8  # images in the batches of all processes together
 
 
@@ -40,6 +39,10 @@ def make_model(mode):
     torch.manual_seed(0)
     small = {"num_slots": 3, "num_iterations": 2, "latent_size": 4, "mlp_sizes": (8,), "lstm_size": 5}
     return Double(decoder_channels=(6,), encoder_channels=(6,), batch_size=4, **small, **IN_PROCESSES[mode]).double()
+
+
+def data_of(folder, processes):
+    return TetrominoesDataModule(data_dir=folder, num_train=26, num_val=1, num_test=1, batch_size=IN_ALL // processes)
 
 
 class Note(pl.Callback):
@@ -73,14 +76,13 @@ def by_trainer(folder, mode, processes):
         default_root_dir=folder,
         callbacks=[Note(folder)],
     )
-    sizes = SIZES | {"batch_size": IN_ALL // processes}
-    trainer.fit(make_model(mode), TetrominoesDataModule(data_dir=folder, **sizes))
+    trainer.fit(make_model(mode), data_of(folder, processes))
 
 
-def by_fabric(folder, mode):
-    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+def by_fabric(folder, mode, processes):
+    fabric = Fabric(accelerator="cpu", devices=processes, strategy="ddp")
     fabric.launch()
-    data = TetrominoesDataModule(data_dir=folder, **SIZES)
+    data = data_of(folder, processes)
     if fabric.local_rank == 0:
         data.prepare_data()
     fabric.barrier()
@@ -92,10 +94,10 @@ def by_fabric(folder, mode):
     train(folder, fabric.global_rank, data, model, shared.loss, optimizer, loader, fabric.backward)
 
 
-def by_torch(folder, mode):
+def by_torch(folder, mode, processes):
     """Trains with DistributedDataParallel alone, as torchrun starts it."""
     distributed.init_process_group("gloo")
-    data = TetrominoesDataModule(data_dir=folder, **SIZES)
+    data = data_of(folder, processes)
     if distributed.get_rank() == 0:
         data.prepare_data()
     distributed.barrier()
@@ -133,8 +135,6 @@ def train(folder, rank, data, model, loss_of, optimizer, loader, backward):
 
 
 if __name__ == "__main__":
-    target, loop, mode_of_model, processes_of_trainer = sys.argv[1:]
-    if loop == "trainer":
-        by_trainer(target, mode_of_model, int(processes_of_trainer))
-    else:
-        {"fabric": by_fabric, "torch": by_torch}[loop](target, mode_of_model)
+    {"trainer": by_trainer, "fabric": by_fabric, "torch": by_torch}[sys.argv[2]](
+        sys.argv[1], sys.argv[3], int(sys.argv[4])
+    )
