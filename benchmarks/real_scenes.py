@@ -27,7 +27,6 @@ from iodine_pl.evaluation.scores import SCORES, step_scores
 
 REAL = Path(__file__).parents[1] / "tests" / "data"
 SLOTS = (7, 11)  # for the five and the eight objects of the CLEVR scenes: as in training, and as for up to 10 objects
-
 SHOWN = ("ari_fg", "ari", "mse")
 
 
