@@ -6,7 +6,8 @@ from functools import partial
 
 import torch
 
-from iodine_pl import IODINE, optim
+from iodine_pl import IODINE
+from iodine_pl.optim import muon
 
 
 class EqualWeights(IODINE):
@@ -68,14 +69,14 @@ class FiveOfJordan(IODINE):
     coefficients = ((3.4445, -4.7750, 2.0315),) * 5
 
     def _make_optimizer(self, rates):
-        optim.orthogonalized = partial(optim.orthogonalized, coefficients=self.coefficients)
+        muon.orthogonalized = partial(muon.orthogonalized, coefficients=self.coefficients)
         return super()._make_optimizer(rates)
 
 
 class FourOfPolarExpress(FiveOfJordan):
     """Muon with four steps of Polar Express instead of three."""
 
-    coefficients = (*optim.COEFFICIENTS, (3.3184196573706015, -2.488488024314874, 0.51004894012372))
+    coefficients = (*muon.COEFFICIENTS, (3.3184196573706015, -2.488488024314874, 0.51004894012372))
 
 
 class LowMomentum(IODINE):

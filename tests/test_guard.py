@@ -5,7 +5,7 @@ import pytorch_lightning as pl
 import torch
 from helpers import fit, small
 
-from iodine_pl.guard import NonFiniteError, NonFiniteGuard, poison_if_nonfinite
+from iodine_pl.optim.guard import NonFiniteError, NonFiniteGuard, poison_if_nonfinite
 
 
 def with_bad(*bad):

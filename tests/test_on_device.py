@@ -13,11 +13,12 @@ from helpers import SMALL, fit, small, update_of
 from plain import PlainIODINE
 from train_in_double import MODES
 
-from iodine_pl import IODINE, autograd, optimized
+from iodine_pl import IODINE, autograd
 from iodine_pl.callbacks import AdjustedRandIndex, SlotUse
 from iodine_pl.datamodules import TetrominoesDataModule
 from iodine_pl.device import Late
-from iodine_pl.guard import NonFiniteError
+from iodine_pl.optim import module as of_optimization
+from iodine_pl.optim.guard import NonFiniteError
 
 LIKELIHOODS = {"mixture": {}, "mean": {"pixel_likelihood": "mean", "bounded_means": True}}
 META = torch.device("meta")
@@ -34,7 +35,7 @@ def on_its_way(monkeypatch):
 @pytest.fixture
 def late(monkeypatch):
     """Makes the CPU behave like a device whose numbers are read later."""
-    for module in (autograd, optimized):
+    for module in (autograd, of_optimization):
         monkeypatch.setattr(module, "reading_waits", lambda x: True)
     yield
     autograd._unread.clear()

@@ -64,16 +64,16 @@ OF_THE_MEAN = {
 }  # fmt: skip
 
 OF_MUON = {
-    "no Nesterov": ("optim.py", "torch._foreach_lerp(gradients, momenta, beta)", "momenta"),
-    "rows counted, not the longer side": ("optim.py", "math.sqrt(update.shape[1])", "math.sqrt(update.shape[0])"),
-    "another norm": ("optim.py", "x.norm(dim=(1, 2), keepdim=True)", "x.abs().sum(dim=(1, 2), keepdim=True)"),
-    "X not multiplied": ("optim.py", "product @ x", "product @ x.sign()"),
-    "the small matrix not iterated": ("optim.py", "gram = factor @ gram @ factor", "gram = gram"),
-    "one batch of transposed and other matrices": ("optim.py", "mixed.shape[0] <= mixed.shape[1] else mixed.T", "mixed.shape[0] <= mixed.shape[1] else mixed.reshape(mixed.shape[::-1])"),
-    "Adam's rate is Muon's": ("optim.py", "lr if adam_lr is None else adam_lr", "lr"),
-    "weights decay without the rate": ("optim.py", '1.0 - group["lr"] * group["weight_decay"]', '1.0 - group["weight_decay"]'),
-    "weights do not decay": ("optim.py", '"weight_decay": weight_decay}', '"weight_decay": 0.0}'),
-    "convolutions left to Adam": ("optim.py", "[p for p in params if p.ndim >= 2]", "[p for p in params if p.ndim == 2]"),
+    "no Nesterov": ("optim/muon.py", "torch._foreach_lerp(gradients, momenta, beta)", "momenta"),
+    "rows counted, not the longer side": ("optim/muon.py", "math.sqrt(update.shape[1])", "math.sqrt(update.shape[0])"),
+    "another norm": ("optim/muon.py", "x.norm(dim=(1, 2), keepdim=True)", "x.abs().sum(dim=(1, 2), keepdim=True)"),
+    "X not multiplied": ("optim/muon.py", "product @ x", "product @ x.sign()"),
+    "the small matrix not iterated": ("optim/muon.py", "gram = factor @ gram @ factor", "gram = gram"),
+    "one batch of transposed and other matrices": ("optim/muon.py", "mixed.shape[0] <= mixed.shape[1] else mixed.T", "mixed.shape[0] <= mixed.shape[1] else mixed.reshape(mixed.shape[::-1])"),
+    "Adam's rate is Muon's": ("optim/muon.py", "lr if adam_lr is None else adam_lr", "lr"),
+    "weights decay without the rate": ("optim/muon.py", '1.0 - group["lr"] * group["weight_decay"]', '1.0 - group["weight_decay"]'),
+    "weights do not decay": ("optim/muon.py", '"weight_decay": weight_decay}', '"weight_decay": 0.0}'),
+    "convolutions left to Adam": ("optim/muon.py", "[p for p in params if p.ndim >= 2]", "[p for p in params if p.ndim == 2]"),
 }  # fmt: skip
 
 MISTAKES = OF_THE_REFERENCE | OF_THE_MEAN | OF_MUON

@@ -29,13 +29,12 @@ from iodine_pl.engine import (
     StoppedRecompute,
     step_weights,
 )
+from iodine_pl.errors import ImageError, require
 from iodine_pl.graphs import Recordings
-from iodine_pl.misfit import ImageError
 from iodine_pl.mixture import likelihood_of
 from iodine_pl.networks import NETWORKS, Network
 from iodine_pl.official.reading import read_official
 from iodine_pl.posterior import PRIOR_SCALE, noise_for
-from iodine_pl.ranges import require
 from iodine_pl.refinement import RefinementNetwork
 from iodine_pl.result import Decomposition, Trace
 from iodine_pl.scene_model import Batch, SceneModel

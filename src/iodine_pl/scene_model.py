@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from iodine_pl.device import sent
+from iodine_pl.errors import ImageError, MisfitError, require
 from iodine_pl.evaluation.metrics import MeanTrace, to_device
-from iodine_pl.guard import poison_if_nonfinite, warn_of_values
-from iodine_pl.misfit import ImageError, MisfitError
-from iodine_pl.optimized import OptimizedModule
+from iodine_pl.optim.guard import poison_if_nonfinite, warn_of_values
+from iodine_pl.optim.module import OptimizedModule
 from iodine_pl.posterior import keyed_normal
-from iodine_pl.ranges import require
 from iodine_pl.result import Decomposition, loss_terms
 
 __all__ = ["Batch", "SceneModel"]
@@ -31,7 +30,7 @@ class SceneModel(OptimizedModule):
 
     Args:
         seed: of the noise, apart from that of weights and data.
-        optimization: further arguments, of :class:`iodine_pl.optimized.OptimizedModule`.
+        optimization: further arguments, of :class:`iodine_pl.optim.module.OptimizedModule`.
     """
 
     def __init__(self, seed: int = 0, **optimization: Any) -> None:

@@ -13,7 +13,7 @@ from iodine_pl import IODINE
 from iodine_pl.checkpoints.exporting import export_weights
 from iodine_pl.checkpoints.reading import CheckpointError, read_checkpoint
 from iodine_pl.checkpoints.writing import AtomicCheckpointIO
-from iodine_pl.misfit import MisfitError
+from iodine_pl.errors import MisfitError
 
 
 @pytest.fixture

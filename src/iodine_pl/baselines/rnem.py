@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iodine_pl.misfit import ImageError
+from iodine_pl.errors import ImageError
 from iodine_pl.posterior import noise_for
 from iodine_pl.result import Decomposition, Trace
 from iodine_pl.scene_model import Batch, SceneModel

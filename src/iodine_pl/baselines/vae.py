@@ -11,11 +11,10 @@ from torch import Tensor
 from iodine_pl.decoder import SpatialBroadcastDecoder
 from iodine_pl.distributions import Bernoulli, make_distribution
 from iodine_pl.engine import View
+from iodine_pl.errors import ImageError, require
 from iodine_pl.layers import conv_stack, mlp
-from iodine_pl.misfit import ImageError
 from iodine_pl.mixture import likelihood_of
 from iodine_pl.posterior import PRIOR_SCALE, Posterior, noise_for
-from iodine_pl.ranges import require
 from iodine_pl.result import Decomposition
 from iodine_pl.scene_model import Batch, SceneModel
 

@@ -12,9 +12,9 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from iodine_pl.checkpoints.reading import CheckpointError
 from iodine_pl.cli.processes import one_is_gone
 from iodine_pl.datamodules import SceneFileError, TFRecordError
+from iodine_pl.errors import ImageError, MisfitError
 from iodine_pl.files.atomic import WriteError, remedy_of
 from iodine_pl.files.download import DownloadError
-from iodine_pl.misfit import ImageError, MisfitError
 
 __all__ = ["CommandError", "did_you_mean", "sentence_of"]
 

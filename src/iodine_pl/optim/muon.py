@@ -1,17 +1,17 @@
-"""The optimizers: Adam as the reference code has it, and Muon."""
+"""Muon: updates of matrices whose singular values are all near 1."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.optim.optimizer import ParamsT
 
-__all__ = ["COEFFICIENTS", "Muon", "TFAdam", "learning_rate_decay", "orthogonalized", "square_root_rule"]
+from iodine_pl.optim.adam import TFAdam, called
+
+__all__ = ["COEFFICIENTS", "Muon", "orthogonalized"]
 
 COEFFICIENTS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
@@ -22,72 +22,6 @@ COEFFICIENTS = (
 
 They map singular values s from 0.002 to 1 into 0.19 to 1.87. More steps come closer to 1, but training is not faster
 (docs/learning.md)."""
-
-
-class TFAdam(torch.optim.Adam):
-    r"""Implements Adam in TensorFlow's form, which adds epsilon to the uncorrected second moment (Kingma & Ba, section
-    2):
-
-    .. math:: w \leftarrow w - \eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} \frac{m}{\sqrt{v} + \epsilon}.
-
-    torch adds its epsilon to the corrected second moment, where it counts for less by the factor :math:`\sqrt{1 -
-    \beta_2^t}`, 1/31 at the first step. This matters for IODINE, where many gradients are near 1e-6 after clipping. The
-    implementation is torch's Adam with epsilon divided by this factor.
-
-    Args:
-        params: parameters or groups of them.
-        lr: learning rate.
-        betas: decay of the first and second moment; the released code uses 0.95 and 0.999.
-        eps: epsilon of the formula above.
-
-    References:
-        | Adam: A Method for Stochastic Optimization (Kingma & Ba 2015)
-        | https://arxiv.org/abs/1412.6980
-
-    Example:
-        >>> weight = torch.nn.Parameter(torch.zeros(1))
-        >>> optimizer = TFAdam([weight], lr=0.1)
-        >>> weight.grad = torch.full((1,), 2.0)
-        >>> optimizer.step()
-        >>> round(weight.item(), 6)  # the first step is as large as the learning rate, whatever the gradient
-        -0.1
-    """
-
-    def __init__(
-        self, params: ParamsT, lr: float = 1e-3, betas: tuple[float, float] = (0.95, 0.999), eps: float = 1e-8
-    ) -> None:
-        super().__init__(params, lr=lr, betas=betas, eps=eps, foreach=True)  # a few kernels for all parameters
-
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Runs ``closure`` if given and updates every parameter that has a gradient."""
-        result = _called(closure)  # first, since it may read the groups or undo a step
-        epsilons = [group["eps"] for group in self.param_groups]
-        try:
-            for group in self.param_groups:
-                taken = max((float(self.state[p]["step"]) for p in group["params"] if p in self.state), default=0.0)
-                group["eps"] = group["eps"] / math.sqrt(1.0 - group["betas"][1] ** (taken + 1.0))
-            super().step()
-        finally:
-            for group, epsilon in zip(self.param_groups, epsilons, strict=True):
-                group["eps"] = epsilon
-        return result
-
-
-def _called(closure: Callable[[], Any] | None) -> Any:
-    if closure is None:
-        return None
-    with torch.enable_grad():
-        return closure()
-
-
-def square_root_rule(learning_rate: float, batch_size: int, reference_batch_size: int) -> float:
-    """Returns ``learning_rate * sqrt(batch_size / reference_batch_size)``, the released code's rule.
-
-    Example:
-        >>> square_root_rule(3e-4, 64, 256)
-        0.00015
-    """
-    return learning_rate * math.sqrt(batch_size / reference_batch_size)
 
 
 class Muon(TFAdam):
@@ -135,7 +69,7 @@ class Muon(TFAdam):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Runs ``closure`` if given and updates every parameter that has a gradient."""
-        result = _called(closure)  # first, since it may read the groups to clip gradients
+        result = called(closure)  # first, since it may read the groups to clip gradients
         groups = self.param_groups
         try:
             self.param_groups = groups[1:]
@@ -222,35 +156,3 @@ def orthogonalized(x: Tensor, coefficients: Sequence[tuple[float, float, float]]
         if step < len(coefficients):
             gram = factor @ gram @ factor
     return x if product is None else product @ x
-
-
-def learning_rate_decay(kind: Literal["exponential", "cosine"], factor: float, steps: int) -> Callable[[int], float]:
-    """Returns a function from the number of updates to the remaining share of the learning rate.
-
-    Args:
-        kind: ``exponential``: it falls by ``factor`` over each ``steps`` updates, as in the released code; ``cosine``:
-            it falls to zero over ``steps`` updates, along half a cosine.
-        factor: of ``exponential``.
-        steps: updates.
-
-    Raises:
-        ValueError: for an unknown kind.
-
-    Example:
-        >>> decay = learning_rate_decay("cosine", 0.1, steps=100)
-        >>> [round(decay(updates), 3) for updates in (0, 50, 100, 200)]
-        [1.0, 0.5, 0.0, 0.0]
-    """
-    if kind == "exponential":
-        return partial(_exponential, factor, steps)
-    if kind == "cosine":
-        return partial(_cosine, steps)
-    raise ValueError(f"decay must be 'exponential' or 'cosine', got {kind!r}")
-
-
-def _exponential(factor: float, steps: int, updates: int) -> float:
-    return math.pow(factor, updates / steps)
-
-
-def _cosine(steps: int, updates: int) -> float:
-    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, updates / steps))

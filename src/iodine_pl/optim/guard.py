@@ -7,8 +7,8 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from iodine_pl.device import Late
+from iodine_pl.optim.undoing import Update
 from iodine_pl.result import Trace
-from iodine_pl.undoing import Update
 
 __all__ = ["NonFiniteError", "NonFiniteGuard", "poison_if_nonfinite", "warn_of_values"]
 

@@ -12,9 +12,9 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import distributed
 
 from iodine_pl.device import reading_waits
-from iodine_pl.guard import NonFiniteGuard
+from iodine_pl.errors import require
 from iodine_pl.optim import Muon, TFAdam, learning_rate_decay, square_root_rule
-from iodine_pl.ranges import require
+from iodine_pl.optim.guard import NonFiniteGuard
 
 __all__ = ["OptimizedModule"]
 
