@@ -17,8 +17,6 @@ from typing import NamedTuple
 
 from curves import read, save, subplots
 
-from iodine_pl.evaluation.palette import slot_palette
-
 SCORES = {
     "ari_fg": "foreground, by masks",
     "ari_fg_responsibilities": "foreground, by responsibilities",
@@ -64,14 +62,16 @@ def curve(rows: list[dict], chain: Chain) -> tuple[list[dict], list[int]]:
 
 def draw(rows: list[dict], chains: list[Chain], file: Path) -> None:
     """Draws the scores above, and the MSE below."""
+    from iodine_pl.callbacks.experiments.common.figures import line_style  # needs matplotlib
+
     figure, axes = subplots(2, len(chains), figsize=(5 * len(chains) + 1, 5.5), sharex="col", squeeze=False)
-    colors = slot_palette(6)[1:].tolist()
+    styles = [line_style(number) for number in range(len(SCORES) + 1)]
     for column, chain in zip(axes.T, chains, strict=True):
         joined, begins = curve(rows, chain)
         images = [row["images"] / 1000 for row in joined]
-        for name, color in zip(SCORES, colors, strict=False):
-            column[0].plot(images, [float(row[name]) for row in joined], color=color, marker=".", label=SCORES[name])
-        column[1].plot(images, [float(row["mse"]) for row in joined], color=colors[4], marker=".")
+        for name, style in zip(SCORES, styles, strict=False):
+            column[0].plot(images, [float(row[name]) for row in joined], label=SCORES[name], **style)
+        column[1].plot(images, [float(row["mse"]) for row in joined], **styles[-1])
         column[0].set(title=chain.title, ylabel="ARI", ylim=(-0.05, 1.02))
         column[1].set(xlabel="images, in thousands", ylabel="MSE", yscale="log")
         for axis in column:

@@ -45,8 +45,6 @@ import yaml
 from curves import read, save, subplots
 from tqdm import tqdm
 
-from iodine_pl.evaluation.palette import slot_palette
-
 ROOT = Path(__file__).resolve().parents[1]
 SCORES = ("ari_fg", "ari", "elbo", "mse", "mask_entropy")
 FIELDS = ("run", "seed", "updates", "images", "seconds", *SCORES, "end")
@@ -178,16 +176,18 @@ def table(rows: list[dict]) -> str:
 
 def draw(rows: list[dict], file: Path) -> None:
     """Draws foreground ARI and MSE over the seconds and the images of each run."""
+    from iodine_pl.callbacks.experiments.common.figures import line_style  # needs matplotlib
+
     figure, axes = subplots(2, 2, figsize=(12, 7), sharex="col", sharey="row")
     runs = list(dict.fromkeys(row["run"] for row in rows))
-    for color, run in zip(slot_palette(len(runs) + 1)[1:].tolist(), runs, strict=True):
+    for number, run in enumerate(runs):
         seeds = list(dict.fromkeys(row["seed"] for row in rows if row["run"] == run))
         for seed in seeds:
             mine = [row for row in rows if (row["run"], row["seed"]) == (run, seed)]
             for line, what in zip(axes, ("ari_fg", "mse"), strict=True):
                 for axis, by in zip(line, ("seconds", "images"), strict=True):
                     x, y = ([float(row[name]) for row in mine] for name in (by, what))
-                    axis.plot(x, y, color=color, marker=".", label=run if seed == seeds[0] else None)
+                    axis.plot(x, y, label=run if seed == seeds[0] else None, **line_style(number))
     for axis, what in zip(axes[:, 0], ("foreground ARI", "MSE"), strict=True):
         axis.set_ylabel(what)
     for axis, by in zip(axes[1], ("seconds of training", "images"), strict=True):

@@ -17,6 +17,11 @@ def pytest_collection_finish():
     gc.freeze()  # imported modules stay, so the garbage collector need not search them
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish():
+    gc.unfreeze()  # hypothesis, which may be imported for the summary, looks who refers to its objects
+
+
 @pytest.fixture(autouse=True)
 def _same_random_numbers():
     torch.manual_seed(0)

@@ -66,6 +66,22 @@ def test_files_exist():
     assert {f"configs/experiments/{file.name}" for file in (ROOT / "configs" / "experiments").iterdir()} <= set(named)
 
 
+def test_files_of_the_architecture_exist():
+    text = "".join((ROOT / "docs" / f"architecture.{kind}").read_text() for kind in ("md", "svg"))
+    named = set(re.findall(r"[\w/]+\.py", text))
+    assert len(named) >= 40
+    folders = (ROOT, ROOT / "src" / "iodine_pl", ROOT / "datamodules", ROOT / "callbacks")
+    folders += (ROOT / "src" / "iodine_pl" / "checkpoints",)
+    for name in named:
+        assert any((folder / name).exists() for folder in folders), name
+
+
+def test_every_file_of_the_method_is_in_the_architecture():
+    table = (ROOT / "docs" / "architecture.md").read_text()
+    files = {file.name for file in (ROOT / "src" / "iodine_pl").glob("*.py")} - {"__init__.py", "__main__.py"}
+    assert not [name for name in files if f"`{name}`" not in table]
+
+
 def test_named_configurations_exist():
     commands = re.findall(r"--config ([\w/]+)(?=[\s`])", "".join(page.read_text() for page in PAGES))
     assert len(commands) >= 20

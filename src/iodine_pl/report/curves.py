@@ -9,16 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from iodine_pl.evaluation.scores import SCORES
+
 __all__ = ["Events", "charts_of", "read_events"]
 
 _SHOWN = {
-    "val/ari_fg": "foreground ARI",
+    "val/ari_fg": SCORES["ari_fg"],
     "val/ari_fg_responsibilities": "foreground ARI of responsibilities",
-    "val/miou": "mean IoU",
-    "val/mbo": "mean best overlap",
-    "val/elbo": "ELBO (nats)",
-    "val/mse": "MSE",
-    "val/kl": "KL (nats)",
+    **{f"val/{score}": SCORES[score] for score in ("miou", "mbo", "elbo", "mse", "kl")},
     "train/loss": "training loss (nats)",
     "val/mask_entropy": "entropy of the masks (nats)",
     "val/slots_used": "slots used",
