@@ -72,6 +72,8 @@ def test_the_quickstart_on_two_processes(tmp_path):
     assert checkpoint["global_step"] == 2
     assert checkpoint["hyper_parameters"]["inner_batch_size"] == 8
     assert re.findall("slots: (.*)", shown) == ["runs/quickstart/version_0/panels/slots_0000002.png"]
+    again = run("predict", "--ckpt_path", "last", "--trainer.devices=1", BAR, folder=tmp_path)
+    assert "WeightAveraging" not in again  # the weights of a checkpoint are the averaged ones, so nothing is missing
 
 
 def test_a_run_has_one_folder(trained):

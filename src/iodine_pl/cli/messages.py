@@ -30,6 +30,8 @@ def silence_advertising() -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)  # Lightning 2.6 with torch 2.13
     # No worker is the default here, and the fastest for HDF5 files.
     warnings.filterwarnings("ignore", "The '.*_dataloader' does not have many workers")
+    # The weights of a checkpoint are the averaged ones already; only a training needs the rest of their state.
+    warnings.filterwarnings("ignore", "You're using the WeightAveraging callback, but loading a checkpoint outside")
     logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     if _no_tip not in logger.filters:
         logger.addFilter(_no_tip)
