@@ -45,7 +45,7 @@ def _on_site(docname, source):
 
     def link(found):
         target = (folder / found[1]).resolve()
-        if target.is_relative_to(DOCS) and target.suffix in (".md", ".ipynb", ".png"):
+        if target.is_relative_to(DOCS) and target.suffix in (".md", ".ipynb", ".png", ".svg"):
             relative = target.relative_to(DOCS).as_posix()
             return f"](/{relative}{found[2]})"
         kind = "tree" if target.is_dir() else "blob"

@@ -1,5 +1,6 @@
 """Callbacks that hold a batch until a signal was sent, or leave the other processes alone."""
 
+import ctypes
 import os
 import time
 from pathlib import Path
@@ -9,12 +10,16 @@ import torch
 
 
 class WaitAt(pl.Callback):
-    """Writes its process's number to ``waits`` in a batch after a number of updates, and waits for ``go``."""
+    """Writes its process's number to ``waits`` in a batch after a number of updates, and waits for ``go``.
 
-    def __init__(self, step: int, where: str = "train", rank: int = 0) -> None:
+    With ``for_ever`` it then waits in C, where Python calls no handler of signals, as in an operation that takes long.
+    """
+
+    def __init__(self, step: int, where: str = "train", rank: int = 0, for_ever: bool = False) -> None:
         self.step = step
         self.where = where
         self.rank = rank
+        self.for_ever = for_ever
 
     def on_train_batch_start(self, trainer, *arguments):
         self._wait(trainer, "train")
@@ -34,6 +39,10 @@ class WaitAt(pl.Callback):
             while not Path("go").exists():
                 time.sleep(0.05)
                 torch.ones(1).sum()
+            if self.for_ever:
+                lock = ctypes.create_string_buffer(256)  # zeros are an open mutex
+                for _ in range(2):
+                    ctypes.CDLL(None).pthread_mutex_lock(lock)
 
 
 class LeaveAt(pl.Callback):

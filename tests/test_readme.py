@@ -1,6 +1,7 @@
 """The code in the README and the pages runs, the files that they name exist, and the repository has one address."""
 
 import re
+import runpy
 import subprocess
 import sys
 
@@ -55,6 +56,16 @@ def test_links_lead_somewhere(page):
         if heading:
             titles = re.findall(r"^#+ (.*)$", file.read_text(), flags=re.MULTILINE)
             assert heading in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles], heading
+
+
+@pytest.mark.parametrize("page", PAGES[3:], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_pictures_are_part_of_the_site(page):
+    source = [page.read_text()]
+    runpy.run_path(str(ROOT / "docs" / "conf.py"))["_on_site"](
+        page.relative_to(ROOT / "docs").with_suffix("").as_posix(), source
+    )
+    for target in re.findall(r"!\[[^\]]*\]\(([^)]*)\)", source[0]):
+        assert (ROOT / "docs" / target.lstrip("/")).is_file(), target
 
 
 def test_files_exist():

@@ -126,9 +126,10 @@ def test_between_the_batches_of_one_update(tmp_path, tmp_path_factory):
     assert_same_run(tmp_path, whole)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_second_interrupt_ends_at_once(tmp_path, processes):
-    process = start(*arguments(processes), *stop_at(2), folder=tmp_path, PYTHONPATH=modules())
+@pytest.mark.parametrize(("processes", "in_an_operation"), [(1, False), (2, False), (1, True), (2, True)])
+def test_a_second_interrupt_ends_at_once(tmp_path, processes, in_an_operation):
+    waits = [*stop_at(2), f"--trainer.callbacks.for_ever={in_an_operation}"]
+    process = start(*arguments(processes), *waits, folder=tmp_path, PYTHONPATH=modules())
     while not (tmp_path / "waits").exists():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
@@ -136,6 +137,8 @@ def test_a_second_interrupt_ends_at_once(tmp_path, processes):
     while "Ctrl-C stops at once" not in process.output.read_text():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
+    if in_an_operation:
+        (tmp_path / "go").touch()
     time.sleep(1.1 * _TWICE)  # sooner it would be taken for the same
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=20)

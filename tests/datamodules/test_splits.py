@@ -88,6 +88,11 @@ def test_splits_of_the_file_are_used(tmp_path):
             r"a.h5 has 60 images, but num_train=50, num_val=8, num_test=3 need 61. Ask for fewer",
         ),
         (
+            (None, 50, 10),
+            Selection(),
+            r"a.h5 has 60 scenes, and num_val=50 and num_test=10 leave none for training",
+        ),
+        (
             (40, 9, 3),
             Selection(max_objects=1),
             r"of 60 records 6 are left for val \(at most 1 objects\), but num_val=9",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import threading
@@ -86,15 +87,22 @@ class StopAtSignal(Checkpoint):
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a forked worker, which ends with its loader
             return
-        now = time.monotonic()
         if not self._signal:
-            self._signal, self._since = signum, now
+            self._signal, self._since = signum, time.monotonic()
+            reader, writer = os.pipe()
+            os.set_blocking(writer, False)
+            signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+            _thread.start_new_thread(self._end_at_the_next, (reader,))  # takes no lock that this thread may hold
             if is_first_process():  # print() is not reentrant
                 os.write(2, b"\nstopping after this batch; Ctrl-C stops at once\n")
-        elif signum == signal.SIGINT and now - self._since > _TWICE:
-            if self._kill is not None:
-                self._kill(signal.SIGKILL)
-            os._exit(128 + signum)
+
+    def _end_at_the_next(self, reader: int) -> None:
+        """Ends the processes at the next Ctrl-C, which Python's handlers notice only after an operation of torch."""
+        while os.read(reader, 1)[0] != signal.SIGINT or time.monotonic() - self._since < _TWICE:
+            pass
+        if self._kill is not None:
+            self._kill(signal.SIGKILL)
+        os._exit(128 + signal.SIGINT)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
