@@ -1,8 +1,8 @@
 """A process that imports torch and Lightning once, and becomes each command that it is asked for in a fork of itself.
 
-Importing them takes longer than most commands of the tests, and a first training a quarter more than the next. It is
-run as a script with the path of its socket; it ends with its standard input. A request is a line of JSON: command, cwd,
-env, group, streams. The answers are lines: the number of the process, and at its end its exit code.
+Importing them takes longer than most commands of the tests. It is run as a script with the path of its socket; it ends
+with its standard input. A request is a line of JSON: command, cwd, env, group, streams. The answers are lines: the
+number of the process, and at its end its exit code.
 """
 
 import atexit
@@ -11,52 +11,27 @@ import gc
 import io
 import json
 import os
-import random
 import runpy
 import select
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
-import torch.utils.tensorboard
-from command import BAR, TINY, Command
+import torch.utils.tensorboard  # noqa: F401
+from command import Command
 from lightning_fabric.strategies.launchers import subprocess_script as of_fabric
-from lightning_utilities.core.rank_zero import WarningCache
 from pytorch_lightning.strategies.launchers import subprocess_script as of_lightning
-from tqdm import tqdm
 
 from iodine_pl.cli import run_command
 
 
-def train_once():
-    """Runs a short training, and takes back all that it changes but what torch and jsonargparse keep to be faster."""
-    threads, numbers = torch.get_num_threads(), torch.get_rng_state()
-    torch.set_num_threads(1)  # a fork would be without the others, and without the thread that looks at progress bars
-    interval, tqdm.monitor_interval = tqdm.monitor_interval, 0
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-    here = os.getcwd()
-    silent = (contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()))
-    with tempfile.TemporaryDirectory() as folder, silent[0], silent[1]:
-        os.chdir(folder)
-        run_command(["fit", *TINY, BAR, "--trainer.max_steps=1"])
-        os.chdir(here)
-    for signum, handler in handlers.items():
-        signal.signal(signum, handler)
-    torch.set_num_threads(threads)
-    tqdm.monitor_interval = interval
-    torch.set_rng_state(numbers)
-    torch.set_flush_denormal(False)
-    random.seed()
-    np.random.seed()  # noqa: NPY002, the generator that commands may have seeded
-    for each in gc.get_objects():
-        if isinstance(each, WarningCache):
-            each.clear()
-    assert threading.active_count() == 1
+def look_at_options():
+    """Parses a command: what jsonargparse finds out about classes and imports for it, it keeps."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        run_command(["fit", "--print_config"])
 
 
 def next_command(path):
@@ -136,6 +111,6 @@ def end(status):
 
 
 if __name__ == "__main__":
-    train_once()
+    look_at_options()
     become(**next_command(sys.argv[1]))
     end(status_of_command())

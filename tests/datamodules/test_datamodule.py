@@ -339,7 +339,7 @@ def test_all_images_of_a_folder_are_predicted(tmp_path, count):
     assert datamodule.image_size() == (6, 8)
     with pytest.raises(SceneFileError, match="does not say how many objects"):
         datamodule.setup("test")
-    with pytest.raises(SceneFileError, match=f"has {count} images, but num_train=None"):
+    with pytest.raises(SceneFileError, match=f"has {count} scenes, and num_val=320 and num_test=320 leave"):
         SceneDataModule(tmp_path).setup("fit")
 
 
