@@ -46,9 +46,10 @@ def sent(x: Tensor, device: torch.device) -> Tensor:
 def autocast_as(device_type: str, dtype: torch.dtype | None) -> AbstractContextManager[object]:
     """Computes under autocast to ``dtype``; None turns autocast off.
 
-    On devices without autocast, such as ``meta``, this changes nothing.
+    Where autocast is off already, or the device has none, such as ``meta``, this changes nothing: compiled networks are
+    compiled again for another state of autocast.
     """
-    if not torch.amp.is_autocast_available(device_type):
+    if not torch.amp.is_autocast_available(device_type) or (dtype is None and autocast_of(device_type) is None):
         return nullcontext()
     return torch.autocast(device_type, dtype, enabled=dtype is not None, cache_enabled=False)
 

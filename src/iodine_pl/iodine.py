@@ -417,7 +417,8 @@ class IODINE(SceneModel):
             states, batch, slots = noise.shape[:3]
             inner_batch = self.inner_batch_size or self.batch_size or batch
             engine = self._engine(differentiable)(self._networks(), images, noise, inner_batch)
-            state = State(self.initial_posterior.expand(batch, slots, -1))  # lambda, (B, K, 2D)
+            initial = self.initial_posterior.expand(batch, slots, -1)  # lambda, (B, K, 2D)
+            state = State(initial.contiguous())  # for other strides the networks would be compiled again
             for t in range(states):
                 view, state = engine.step(t, state)
                 returned = return_steps or t == states - 1
