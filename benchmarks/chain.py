@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from curves import read, save, subplots
+from curves import line_style, read, save, subplots
 
 SCORES = {
     "ari_fg": "foreground, by masks",
@@ -62,8 +62,6 @@ def curve(rows: list[dict], chain: Chain) -> tuple[list[dict], list[int]]:
 
 def draw(rows: list[dict], chains: list[Chain], file: Path) -> None:
     """Draws the scores above, and the MSE below."""
-    from iodine_pl.callbacks.experiments.common.figures import line_style  # needs matplotlib
-
     figure, axes = subplots(2, len(chains), figsize=(5 * len(chains) + 1, 5.5), sharex="col", squeeze=False)
     styles = [line_style(number) for number in range(len(SCORES) + 1)]
     for column, chain in zip(axes.T, chains, strict=True):

@@ -27,6 +27,13 @@ def subplots(*shape: int, **arguments: Any) -> tuple[Any, Any]:
     return plt.subplots(*shape, layout="constrained", **arguments)
 
 
+def line_style(number: int) -> dict[str, Any]:
+    """Returns color and marker of the line with this number, those of the experiments' curves."""
+    from iodine_pl.callbacks.experiments.common import figures  # needs matplotlib
+
+    return figures.line_style(number)
+
+
 def save(figure: Any, axes: Any, file: Path, **legend: Any) -> None:
     """Writes a figure with grids, and with the legend of its first axes outside of them."""
     from matplotlib import pyplot as plt

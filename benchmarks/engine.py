@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 
 import torch
-from curves import save, subplots
+from curves import line_style, save, subplots
 from measured import MODES, PHASES, SIZES, Measured, Way, rates_of_the_machine
 from tqdm import tqdm
 
@@ -124,8 +124,6 @@ def table(rows, ceilings, setting):
 
 def plot(rows, usual, title, path):
     """Draws seconds and memory of an update over T and over K."""
-    from iodine_pl.callbacks.experiments.common.figures import line_style  # needs matplotlib
-
     figure, axes = subplots(2, 2, figsize=(9, 6), sharex="col")
     for column, (axis, fixed) in enumerate((("T", "K"), ("K", "T"))):
         at = usual[1] if fixed == "K" else usual[0]

@@ -1,6 +1,6 @@
 """Writes the results of gpu.py as a page of Markdown, and draws the curves of the trainings."""
 
-from curves import save, subplots
+from curves import line_style, save, subplots
 from gpu_expected import expected
 from gpu_recipes import NETWORKS, Settings
 from gpu_slices import Record
@@ -142,8 +142,6 @@ def _failures(record: Record) -> list[str]:
 
 
 def _draw(trainings: dict, settings: Settings) -> None:
-    from iodine_pl.callbacks.experiments.common.figures import line_style  # needs matplotlib
-
     figure, axes = subplots(1, 2, figsize=(10, 4), sharey=True)
     for number, (network, found) in enumerate(trainings.items()):
         rows = [row for row in found["rows"] if "ari_fg" in row]

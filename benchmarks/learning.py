@@ -42,7 +42,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 import yaml
-from curves import read, save, subplots
+from curves import line_style, read, save, subplots
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -176,8 +176,6 @@ def table(rows: list[dict]) -> str:
 
 def draw(rows: list[dict], file: Path) -> None:
     """Draws foreground ARI and MSE over the seconds and the images of each run."""
-    from iodine_pl.callbacks.experiments.common.figures import line_style  # needs matplotlib
-
     figure, axes = subplots(2, 2, figsize=(12, 7), sharex="col", sharey="row")
     runs = list(dict.fromkeys(row["run"] for row in rows))
     for number, run in enumerate(runs):

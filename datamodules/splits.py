@@ -67,7 +67,7 @@ def cut(
             )
     else:
         records = len(dataset) - num_val - num_test if num_train is None else num_train - dataset.first
-        if num_train is None and records < 1:
+        if num_train is None and records + dataset.first < 1:
             raise SceneFileError(
                 f"{_where(dataset)} has {len(dataset)} scenes, and num_val={num_val} and num_test={num_test} leave "
                 "none for training. Lower them"

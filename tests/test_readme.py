@@ -9,7 +9,8 @@ import pytest
 from command import ROOT
 from PIL import Image
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted(ROOT.glob("docs/**/*.md"))]
+OF_THE_SITE = sorted(ROOT.glob("docs/**/*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *OF_THE_SITE]
 README = (ROOT / "README.md").read_text()
 EXPERIMENTS = (ROOT / "docs" / "experiments.md").read_text()
 
@@ -58,12 +59,16 @@ def test_links_lead_somewhere(page):
             assert heading in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles], heading
 
 
-@pytest.mark.parametrize("page", PAGES[3:], ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_pictures_are_part_of_the_site(page):
+@pytest.fixture(scope="module")
+def on_site():
+    """Returns the function that turns the text of a page into that of the site."""
+    return runpy.run_path(str(ROOT / "docs" / "conf.py"))["_on_site"]
+
+
+@pytest.mark.parametrize("page", OF_THE_SITE, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_pictures_are_part_of_the_site(page, on_site):
     source = [page.read_text()]
-    runpy.run_path(str(ROOT / "docs" / "conf.py"))["_on_site"](
-        page.relative_to(ROOT / "docs").with_suffix("").as_posix(), source
-    )
+    on_site(page.relative_to(ROOT / "docs").with_suffix("").as_posix(), source)
     for target in re.findall(r"!\[[^\]]*\]\(([^)]*)\)", source[0]):
         assert (ROOT / "docs" / target.lstrip("/")).is_file(), target
 
@@ -81,10 +86,9 @@ def test_files_of_the_architecture_exist():
     text = "".join((ROOT / "docs" / f"architecture.{kind}").read_text() for kind in ("md", "svg"))
     named = set(re.findall(r"[\w/]+\.py", text))
     assert len(named) >= 40
-    folders = (ROOT, ROOT / "src" / "iodine_pl", ROOT / "datamodules", ROOT / "callbacks")
-    folders += (ROOT / "src" / "iodine_pl" / "checkpoints",)
+    folders = ("", "datamodules", "callbacks", "src/iodine_pl", "src/iodine_pl/checkpoints")
     for name in named:
-        assert any((folder / name).exists() for folder in folders), name
+        assert any((ROOT / folder / name).exists() for folder in folders), name
 
 
 def test_every_file_of_the_method_is_in_the_architecture():

@@ -1,11 +1,14 @@
-"""Errors of one line: arguments out of their range, images and weights that do not fit a model."""
+"""Errors and warnings of one line: arguments out of their range, images and weights that do not fit a model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["ImageError", "MisfitError", "require"]
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from torch import Tensor
+
+__all__ = ["ImageError", "MisfitError", "require", "warn_of_values"]
 
 _RULES: dict[str, Callable[[float], bool]] = {
     "at least 1": lambda value: value >= 1,
@@ -32,6 +35,27 @@ def require(rule: str, **arguments: Any) -> None:
         if not all(each is None or _RULES[rule](each) for each in (value if several else (value,))):
             words = f"must not be {rule[4:]}" if rule.startswith("not ") else f"must be {rule}"
             raise ValueError(f"{name} {words}, got {value}")
+
+
+def warn_of_values(images: Tensor, model: str, binary: bool) -> None:
+    """Warns of float images out of [0, 1], and of gray pixels where all should be 0 or 1.
+
+    Args:
+        images: of any shape.
+        model: its name, for the message.
+        binary: whether the model needs pixels of 0 or 1.
+    """
+    low, high = images.aminmax()
+    if low < 0 or high > 1:
+        rank_zero_warn(
+            f"{model} takes float images in [0, 1], but the first are in [{low:g}, {high:g}]: divide those of 0 to 255 "
+            "by 255, or give them as uint8"
+        )
+    elif binary and ((images > 0) & (images < 1)).any():
+        rank_zero_warn(
+            f"{model} with pixel_distribution='bernoulli' takes pixels of 0 or 1, but the first images have values "
+            "between: round them, or train with another pixel_distribution"
+        )
 
 
 class ImageError(ValueError):

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from iodine_pl.device import sent
-from iodine_pl.errors import ImageError, MisfitError, require
+from iodine_pl.errors import ImageError, MisfitError, require, warn_of_values
 from iodine_pl.evaluation.metrics import MeanTrace, to_device
-from iodine_pl.optim.guard import poison_if_nonfinite, warn_of_values
+from iodine_pl.optim.guard import poison_if_nonfinite
 from iodine_pl.optim.module import OptimizedModule
 from iodine_pl.posterior import keyed_normal
 from iodine_pl.result import Decomposition, loss_terms

@@ -1,4 +1,4 @@
-"""Keeps bad values from ruining a run: non-finite updates are skipped and counted, images out of range are reported."""
+"""Keeps bad values from ruining a run: non-finite updates are skipped and counted."""
 
 from __future__ import annotations
 
@@ -10,32 +10,11 @@ from iodine_pl.device import Late
 from iodine_pl.optim.undoing import Update
 from iodine_pl.result import Trace
 
-__all__ = ["NonFiniteError", "NonFiniteGuard", "poison_if_nonfinite", "warn_of_values"]
+__all__ = ["NonFiniteError", "NonFiniteGuard", "poison_if_nonfinite"]
 
 
 class NonFiniteError(RuntimeError):
     """Says that too many updates in a row had a non-finite loss or gradient."""
-
-
-def warn_of_values(images: Tensor, model: str, binary: bool) -> None:
-    """Warns of float images out of [0, 1], and of gray pixels where all should be 0 or 1.
-
-    Args:
-        images: of any shape.
-        model: its name, for the message.
-        binary: whether the model needs pixels of 0 or 1.
-    """
-    low, high = images.aminmax()
-    if low < 0 or high > 1:
-        rank_zero_warn(
-            f"{model} takes float images in [0, 1], but the first are in [{low:g}, {high:g}]: divide those of 0 to 255 "
-            "by 255, or give them as uint8"
-        )
-    elif binary and ((images > 0) & (images < 1)).any():
-        rank_zero_warn(
-            f"{model} with pixel_distribution='bernoulli' takes pixels of 0 or 1, but the first images have values "
-            "between: round them, or train with another pixel_distribution"
-        )
 
 
 def poison_if_nonfinite(loss: Tensor) -> Tensor:
