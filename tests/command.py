@@ -66,7 +66,7 @@ class Command:
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(server)
         self._connection.sendall(json.dumps(request).encode() + b"\n")
-        self._answers = self._connection.makefile("rb")
+        self._answers = self._connection.makefile("rb", buffering=0)  # what is not read yet stays for select
         self.pid = int(self._answers.readline())
 
     def wait(self, timeout=300):
@@ -74,9 +74,12 @@ class Command:
             if not select.select([self._connection], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("the command", timeout, self.output.read_bytes())
             self.returncode = int(self._answers.readline())
-            self._answers.close()
-            self._connection.close()
+            self.close()
         return self.returncode
+
+    def close(self):
+        self._answers.close()
+        self._connection.close()
 
     def poll(self):
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -96,6 +99,7 @@ class Command:
             self.wait(timeout)
         except subprocess.TimeoutExpired:
             os.killpg(self.pid, signal.SIGKILL)
+            self.close()
             raise
         return self.output.read_text(), None
 

@@ -97,6 +97,13 @@ def by_fabric(folder, mode, processes):
 def by_torch(folder, mode, processes):
     """Trains with DistributedDataParallel alone, as torchrun starts it."""
     distributed.init_process_group("gloo")
+    train_wrapped(folder, mode, processes)
+    # The wrapper is gone by now. If it outlived the group, it would end the group's thread, which may wait for Python's
+    # lock, and would not give the lock away: about one run in fifty waited for ever.
+    distributed.destroy_process_group()
+
+
+def train_wrapped(folder, mode, processes):
     data = data_of(folder, processes)
     if distributed.get_rank() == 0:
         data.prepare_data()
@@ -110,7 +117,6 @@ def by_torch(folder, mode, processes):
         return model.objective(shared(batch, noise=noise).trace), None
 
     train(folder, distributed.get_rank(), data, model, loss, optimizer, data.train_dataloader(), torch.Tensor.backward)
-    distributed.destroy_process_group()
 
 
 def train(folder, rank, data, model, loss_of, optimizer, loader, backward):
