@@ -24,8 +24,8 @@ TRAIN = ROOT / "train.py"
 
 TINY = [
     "--data.num_train=40",
-    "--data.num_val=9",
-    "--data.num_test=31",
+    "--data.num_val=5",
+    "--data.num_test=11",
     "--data.batch_size=4",
     "--model.num_iterations=1",
     "--model.latent_size=4",
@@ -35,7 +35,7 @@ TINY = [
     "--panels.num_images=1",
     "--trainer.accelerator=cpu",
     "--trainer.enable_model_summary=false",
-    "--trainer.log_every_n_steps=2",
+    "--trainer.log_every_n_steps=4",
 ]
 BAR = "--trainer.enable_progress_bar=false"
 

@@ -3,18 +3,36 @@
 import gc
 import os
 
+import command
 import pytest
-import torch
 from web_server import server  # noqa: F401, a fixture
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # as many tests run at once as there are cores
-    os.environ["OMP_NUM_THREADS"] = "1"  # for the commands that the tests start
-    torch.set_num_threads(1)
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # Lightning 2.6 uses what jsonargparse 5 will remove
+
+
+gc.disable()  # until all is imported: it would search all this for garbage, and find none
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "long: takes so long that it begins first, or one core would wait for it at the end"
+    )
+    if getattr(config.option, "numprocesses", None):  # as many tests run at once as there are cores
+        os.environ["OMP_NUM_THREADS"] = "1"  # for the workers, and for the commands that the tests start
+        command.server()  # one for all workers
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 def pytest_collection_finish():
     gc.freeze()  # imported modules stay, so the garbage collector need not search them
+    gc.enable()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        from iodine_pl.cli.memory import keep_freed_memory
+
+        keep_freed_memory()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -24,4 +42,6 @@ def pytest_sessionfinish():
 
 @pytest.fixture(autouse=True)
 def _same_random_numbers():
+    import torch  # here, since the process that only distributes the tests needs none of it
+
     torch.manual_seed(0)

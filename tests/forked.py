@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,6 +38,8 @@ def look_at_options():
 def next_command(path):
     """Serves requests. Returns that of a command in the process that is to become it."""
     gc.freeze()  # or each command looks through all that is imported, which copies its pages
+    for finalizer in weakref.finalize._registry:
+        finalizer.atexit = False  # nor does it take apart at its end what was imported
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{path}.part")
         listener.listen()

@@ -121,6 +121,7 @@ def assert_same_gradients(ours, theirs, images, noise):
         assert (p.grad - q.grad).norm() < 1e-9 * q.grad.norm(), name
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # the compiler warns of itself
 def test_compiled_networks_in_every_mode(compiler):
     settings = SMALL | {"decoder_channels": (4,), "encoder_channels": (4,)}  # each layer takes the compiler seconds

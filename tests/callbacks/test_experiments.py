@@ -340,7 +340,7 @@ def test_the_segmentation_is_that_of_the_test():
 
 
 def test_two_processes_give_the_result_of_one(inside, tmp_path):
-    """The two processes share 31 images, so their last batches differ in length."""
+    """The two processes share 11 images, so their last batches differ in length."""
     found = []
     for devices in (1, 2):
         folder = tmp_path / str(devices)
@@ -351,7 +351,7 @@ def test_two_processes_give_the_result_of_one(inside, tmp_path):
         else:
             run(*arguments, "--trainer.devices=2", folder=inside)
         found.append(json.loads((folder / "segmentation.json").read_text()))
-    assert found[0]["images"] == found[1]["images"] == 31
+    assert found[0]["images"] == found[1]["images"] == 11
     for one, two in zip(found[0]["table"], found[1]["table"], strict=True):
         for column in ("mean", "lower quartile", "median", "upper quartile"):
             assert two[column] == pytest.approx(one[column], rel=1e-5)
