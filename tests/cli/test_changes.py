@@ -1,5 +1,6 @@
 """Training that continues with other settings reports the consequences."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,20 @@ from iodine_pl.cli import run_command
 LAST = Path("runs/tetrominoes/version_0/checkpoints/last.ckpt")
 
 
-@pytest.fixture
-def stopped(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
     """Trains for 7 of the 10 updates of an epoch."""
-    monkeypatch.chdir(tmp_path)
-    run_command([*TINY, BAR, "--trainer.max_steps=7"])
+    made = tmp_path_factory.mktemp("once")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made)
+        run_command([*TINY, BAR, "--trainer.max_steps=7"])
+    return made
+
+
+@pytest.fixture
+def stopped(once, tmp_path, monkeypatch):
+    """A copy of the folder with this run, as the working folder."""
+    monkeypatch.chdir(shutil.copytree(once, tmp_path, dirs_exist_ok=True))
 
 
 def go_on(*arguments, steps):

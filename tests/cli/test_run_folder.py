@@ -26,6 +26,22 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    """Trains for three updates."""
+    made = tmp_path_factory.mktemp("once")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made)
+        run_command([*TINY, BAR, *STEPS])
+    return made
+
+
+@pytest.fixture
+def trained(once, folder):
+    """A copy of the folder with this run, which a test may change; it is the working folder."""
+    return shutil.copytree(once, folder, dirs_exist_ok=True)
+
+
 def files(folder):
     """Returns the files of a run, but for those of its loggers."""
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
@@ -71,21 +87,19 @@ def test_the_folder_does_not_depend_on_the_logger(folder, logger):
     assert len(list((folder / "runs/tetrominoes").iterdir())) == 2
 
 
-def test_a_checkpoint_of_ones_own_beside_ones_own_configuration(folder):
+def test_a_checkpoint_of_ones_own_beside_ones_own_configuration(trained):
     """It goes on in a folder of its own: the folder that it lies in was not made by a run."""
-    run_command([*TINY, BAR, *STEPS])
-    (folder / "checkpoints").mkdir()
-    (folder / "runs/tetrominoes/version_0/checkpoints/last.ckpt").rename(folder / "checkpoints/mine.ckpt")
-    (folder / "config.yaml").write_text(OWN)
+    (trained / "checkpoints").mkdir()
+    (trained / "runs/tetrominoes/version_0/checkpoints/last.ckpt").rename(trained / "checkpoints/mine.ckpt")
+    (trained / "config.yaml").write_text(OWN)
     run_command(["--ckpt_path", "checkpoints/mine.ckpt", *TINY, BAR, "--trainer.max_steps=4", "--name=on"])
-    assert (folder / "config.yaml").read_text() == OWN
-    assert files(folder / "checkpoints") == {"mine.ckpt"}
-    assert (folder / "runs/on/version_0/checkpoints/last.ckpt").is_file()
+    assert (trained / "config.yaml").read_text() == OWN
+    assert files(trained / "checkpoints") == {"mine.ckpt"}
+    assert (trained / "runs/on/version_0/checkpoints/last.ckpt").is_file()
 
 
-def test_a_run_goes_on_where_it_was_moved(folder):
-    run_command([*TINY, BAR, *STEPS])
-    (folder / "runs/tetrominoes/version_0").rename(folder / "good")
+def test_a_run_goes_on_where_it_was_moved(trained):
+    (trained / "runs/tetrominoes/version_0").rename(trained / "good")
     run_command(["--ckpt_path", "good/checkpoints/last.ckpt", BAR, "--trainer.max_steps=4"])
     assert torch.load("good/checkpoints/last.ckpt", weights_only=False)["global_step"] == 4
     assert yaml.safe_load(Path("good/config.yaml").read_text())["trainer"]["max_steps"] == 4
@@ -128,18 +142,17 @@ def test_two_processes_share_the_folder(folder):
     assert len(list((folder / "runs/tetrominoes").iterdir())) == 1
 
 
-def test_a_run_that_may_not_be_written_to_is_tested_elsewhere(folder, monkeypatch):
-    run_command([*TINY, BAR, *STEPS])
-    (folder / "runs").rename(folder / "theirs")
-    made = folder / "theirs/tetrominoes/version_0"
+def test_a_run_that_may_not_be_written_to_is_tested_elsewhere(trained, monkeypatch):
+    (trained / "runs").rename(trained / "theirs")
+    made = trained / "theirs/tetrominoes/version_0"
     before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
     access = os.access  # root may write everywhere
     monkeypatch.setattr(os, "access", lambda path, mode: "theirs" not in str(path) and access(path, mode))
     for command in ("test", "predict"):
         run_command([command, f"--ckpt_path={made}/checkpoints/best.ckpt", BAR])
     assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
-    assert "panels/test_slots_0000000.png" in files(folder / "runs/tetrominoes/version_0")
-    assert "predictions.h5" in files(folder / "runs/tetrominoes/version_1")
+    assert "panels/test_slots_0000000.png" in files(trained / "runs/tetrominoes/version_0")
+    assert "predictions.h5" in files(trained / "runs/tetrominoes/version_1")
 
 
 HOLD = """
@@ -152,9 +165,8 @@ sys.stdin.read()
 """
 
 
-def test_a_run_is_trained_by_one_process_at_a_time(folder):
-    run_command([*TINY, BAR, *STEPS])
-    made = folder / "runs/tetrominoes/version_0"
+def test_a_run_is_trained_by_one_process_at_a_time(trained):
+    made = trained / "runs/tetrominoes/version_0"
     before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
     alone = {"PYTHONPATH": str(Path(lock.__file__).parent)}  # it imports nothing else of the package
     holder = subprocess.Popen(
@@ -176,9 +188,8 @@ def test_a_run_is_trained_by_one_process_at_a_time(folder):
     assert not (made / ".lock").exists()
 
 
-def test_a_configuration_that_stays_as_it_is_is_left_alone(folder):
-    run_command([*TINY, BAR, *STEPS])
-    config = folder / "runs/tetrominoes/version_0/config.yaml"
+def test_a_configuration_that_stays_as_it_is_is_left_alone(trained):
+    config = trained / "runs/tetrominoes/version_0/config.yaml"
     first = config.stat().st_ino, config.stat().st_mtime_ns
     run_command(["--ckpt_path=last", BAR])
     assert (config.stat().st_ino, config.stat().st_mtime_ns) == first
@@ -200,10 +211,9 @@ def test_a_run_whose_folder_is_deleted_meanwhile_can_go_on(folder):
     assert cli.model.latent_size == 4
 
 
-def test_a_configuration_that_is_missing_or_cut_off_is_an_error(folder):
+def test_a_configuration_that_is_missing_or_cut_off_is_an_error(trained):
     """Training would go on in silence with other data."""
-    run_command([*TINY, BAR, *STEPS])
-    config = folder / "runs/tetrominoes/version_0/config.yaml"
+    config = trained / "runs/tetrominoes/version_0/config.yaml"
     whole = config.read_text()
     for content in ("", whole[: len(whole) // 3], whole[: whole.index("\ndata:")], "a: [", "- a"):
         config.write_text(content)
@@ -220,9 +230,8 @@ def test_a_configuration_that_is_missing_or_cut_off_is_an_error(folder):
     assert run_command(["validate", f"--ckpt_path={last}", BAR]).datamodule.num_train == 40
 
 
-def test_a_configuration_whose_data_are_damaged_is_an_error(folder):
-    run_command([*TINY, BAR, *STEPS])
-    config = folder / "runs/tetrominoes/version_0/config.yaml"
+def test_a_configuration_whose_data_are_damaged_is_an_error(trained):
+    config = trained / "runs/tetrominoes/version_0/config.yaml"
     settings = yaml.safe_load(config.read_text())
     for data in (
         {"claas_path": "iodine_pl.datamodules.Tetrominoes"},

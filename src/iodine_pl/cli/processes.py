@@ -23,12 +23,12 @@ def give_up_after(trainer: pl.Trainer, seconds: float) -> None:
         trainer.strategy._timeout = timedelta(seconds=seconds)  # read when the processes first meet
 
 
-def end_others(trainer: pl.Trainer) -> None:
-    """Waits for the processes that this one started, and kills those that do not end."""
+def end_others(trainer: pl.Trainer, patience: float = PATIENCE) -> None:
+    """Waits for the processes that this one started, and kills those that do not end within ``patience`` seconds."""
     processes = getattr(trainer.strategy.launcher, "procs", [])
     for process in processes:
         try:
-            process.wait(PATIENCE)
+            process.wait(patience)
         except subprocess.TimeoutExpired:
             process.kill()
 
