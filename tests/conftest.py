@@ -8,15 +8,10 @@ import pytest
 from web_server import server  # noqa: F401, a fixture
 
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # Lightning 2.6 uses what jsonargparse 5 will remove
-
-
 gc.disable()  # until all is imported: it would search all this for garbage, and find none
 
 
 def pytest_configure(config):
-    config.addinivalue_line(
-        "markers", "long: takes so long that it begins first, or one core would wait for it at the end"
-    )
     if getattr(config.option, "numprocesses", None):  # as many tests run at once as there are cores
         os.environ["OMP_NUM_THREADS"] = "1"  # for the workers, and for the commands that the tests start
         command.server()  # one for all workers

@@ -1,4 +1,7 @@
-"""Shared by the tests: a small model, images, a module that is not an IODINE, a Trainer."""
+"""Shared by the tests: a small model, images, a module that is not an IODINE, a Trainer, a working folder."""
+
+import contextlib
+import os
 
 import pytorch_lightning as pl
 import torch
@@ -15,6 +18,17 @@ SMALL = {
     "encoder_channels": (6, 6),
     "mlp_sizes": (8,),
 }
+
+
+@contextlib.contextmanager
+def working_in(folder):
+    """Makes a folder the working folder, as ``contextlib.chdir`` does from Python 3.11 on."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def small(**arguments):

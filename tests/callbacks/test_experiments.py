@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 import re
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from command import BAR, ROOT, TINY, run
-from helpers import Images, Other, counted_masks, small
+from helpers import Images, Other, counted_masks, small, working_in
 from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -268,17 +267,13 @@ def test_scenes_have_their_objects_from_left_to_right():
 def trained(tmp_path_factory):
     """Trains IODINE and a VAE for two updates, as a user does."""
     folder = tmp_path_factory.mktemp("experiments")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with working_in(folder):
         data = [option for option in TINY if option.startswith(("--data", "--trainer"))]
         vae = [f"--config={ROOT}/configs/tetrominoes_vae.yaml", "--model.latent_size=6", "--model.mlp_sizes=[8]"]
         small = ["--model.decoder_channels=[4]", "--model.encoder_channels=[4,4,4]"]
         steps = [BAR, "--trainer.max_steps=2", "--trainer.val_check_interval=2"]
         main([*vae, *small, *data, *steps])
         main([*TINY, *steps, "--name=mine"])
-    finally:
-        os.chdir(before)
     return folder
 
 

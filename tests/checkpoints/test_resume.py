@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from command import BAR, TINY, run, start
+from helpers import working_in
 
 from iodine_pl.callbacks import LastCheckpoint
 from iodine_pl.cli import run_command as main
@@ -149,8 +150,7 @@ def test_a_run_of_epochs_goes_on_with_more_of_them(tmp_path, monkeypatch):
 def whole(request, tmp_path_factory):
     """Trains without a break; returns the number of updates, and the folder."""
     folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+    with working_in(folder):
         main([*COARSE, f"--trainer.max_steps={request.param}"])
     return request.param, folder
 

@@ -7,6 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from command import BAR, TINY
+from helpers import working_in
 
 from iodine_pl.cli import run_command
 
@@ -17,8 +18,7 @@ LAST = Path("runs/tetrominoes/version_0/checkpoints/last.ckpt")
 def once(tmp_path_factory):
     """Trains for 7 of the 10 updates of an epoch."""
     made = tmp_path_factory.mktemp("once")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(made)
+    with working_in(made):
         run_command([*TINY, BAR, "--trainer.max_steps=7"])
     return made
 

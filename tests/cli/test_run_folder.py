@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from command import BAR, TINY, run, start
+from helpers import working_in
 
 from iodine_pl.callbacks.run_folder import RunFolder
 from iodine_pl.cli import run_command
@@ -30,8 +31,7 @@ def folder(tmp_path, monkeypatch):
 def once(tmp_path_factory):
     """Trains for three updates."""
     made = tmp_path_factory.mktemp("once")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(made)
+    with working_in(made):
         run_command([*TINY, BAR, *STEPS])
     return made
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from command import BAR, ROOT, TINY
-from helpers import counted_masks
+from helpers import counted_masks, working_in
 from PIL import Image
 
 from iodine_pl.checkpoints.loading import load_model
@@ -35,9 +35,7 @@ def main(arguments):
 def run_folder(tmp_path_factory):
     """Trains for six updates and makes two experiments; the name of one begins with that of the other."""
     folder = tmp_path_factory.mktemp("report")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with working_in(folder):
         often = ["--trainer.val_check_interval=3", "--trainer.log_every_n_steps=2"]
         train([*TINY, BAR, "--trainer.max_steps=6", *often, "--model.num_iterations=2"])
         train(["test", "--ckpt_path=best", f"--config={ROOT}/configs/experiments/segmentation.yaml", BAR])
@@ -47,20 +45,14 @@ def run_folder(tmp_path_factory):
         other["pictures"] = [{"name": "again", "file": "segmentation_again.png", "caption": "One <i>more</i>."}]
         (experiments / "segmentation_again.json").write_text(json.dumps(other))
         shutil.copy(experiments / "segmentation.png", experiments / "segmentation_again.png")
-    finally:
-        os.chdir(before)
     return folder
 
 
 @pytest.fixture(scope="module")
 def page(run_folder):
     target = run_folder / "runs/tetrominoes/version_0/report.html"
-    before = Path.cwd()
-    os.chdir(run_folder)
-    try:
+    with working_in(run_folder):
         main(["runs/tetrominoes/version_0", "--images", "2"])
-    finally:
-        os.chdir(before)
     return target
 
 

@@ -30,7 +30,7 @@ from iodine_pl.cli.data_of_model import KeepData
 from iodine_pl.cli.errors import CommandError, sentence_of
 from iodine_pl.cli.help import add_group_help
 from iodine_pl.cli.origin import KeepOrigin
-from iodine_pl.cli.processes import PATIENCE, end_others, give_up_after
+from iodine_pl.cli.processes import end_others, give_up_after
 from iodine_pl.cli.progress import ProgressLines, StepsBar, table_of
 from iodine_pl.cli.saving import is_of_run
 from iodine_pl.cli.stopping import StopAtSignal
@@ -180,7 +180,7 @@ class IodineCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except BaseException:
-            end_others(self.trainer, min(PATIENCE, self._settings.process_timeout))
+            end_others(self.trainer, self._settings.process_timeout)
             raise
         finally:
             self.run_folder.release()

@@ -23,12 +23,17 @@ def give_up_after(trainer: pl.Trainer, seconds: float) -> None:
         trainer.strategy._timeout = timedelta(seconds=seconds)  # read when the processes first meet
 
 
-def end_others(trainer: pl.Trainer, patience: float = PATIENCE) -> None:
-    """Waits for the processes that this one started, and kills those that do not end within ``patience`` seconds."""
+def end_others(trainer: pl.Trainer, seconds: float) -> None:
+    """Waits for the processes that this one started, and kills those that do not end within ``seconds``, or PATIENCE.
+
+    Args:
+        trainer: has started them.
+        seconds: how long the processes of this run wait for each other.
+    """
     processes = getattr(trainer.strategy.launcher, "procs", [])
     for process in processes:
         try:
-            process.wait(patience)
+            process.wait(min(seconds, PATIENCE))
         except subprocess.TimeoutExpired:
             process.kill()
 
