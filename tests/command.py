@@ -27,6 +27,7 @@ TINY = [
     "--data.num_val=5",
     "--data.num_test=11",
     "--data.batch_size=4",
+    "--data.pixel_stride=3",
     "--model.num_iterations=1",
     "--model.latent_size=4",
     "--model.decoder_channels=[4]",

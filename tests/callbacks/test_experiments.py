@@ -270,7 +270,7 @@ def trained(tmp_path_factory):
     with working_in(folder):
         data = [option for option in TINY if option.startswith(("--data", "--trainer"))]
         vae = [f"--config={ROOT}/configs/tetrominoes_vae.yaml", "--model.latent_size=6", "--model.mlp_sizes=[8]"]
-        small = ["--model.decoder_channels=[4]", "--model.encoder_channels=[4,4,4]"]
+        small = ["--model.image_size=12", "--model.decoder_channels=[4]", "--model.encoder_channels=[4,4,4]"]
         steps = [BAR, "--trainer.max_steps=2", "--trainer.val_check_interval=2"]
         main([*vae, *small, *data, *steps])
         main([*TINY, *steps, "--name=mine"])

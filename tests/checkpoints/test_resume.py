@@ -16,8 +16,7 @@ from iodine_pl.cli import run_command as main
 LAST = "runs/tetrominoes/version_0/checkpoints/last.ckpt"
 BEST = LAST.replace("last", "best")
 STEPS = 11  # epochs of 5 updates on one process, 3 on two
-COARSE = [*TINY, BAR, "--data.pixel_stride=3"]
-FEW = [*COARSE, "--data.num_train=20"]
+FEW = [*TINY, BAR, "--data.num_train=20"]
 
 
 def state(folder):
@@ -151,7 +150,7 @@ def whole(request, tmp_path_factory):
     """Trains without a break; returns the number of updates, and the folder."""
     folder = tmp_path_factory.mktemp("whole")
     with working_in(folder):
-        main([*COARSE, f"--trainer.max_steps={request.param}"])
+        main([*TINY, BAR, f"--trainer.max_steps={request.param}"])
     return request.param, folder
 
 
@@ -176,7 +175,7 @@ def test_a_validation_that_was_broken_off_is_made_up_for(where, every, whole, tm
     with monkeypatch.context() as patch:
         patch.setattr(LastCheckpoint, where, break_off)
         with pytest.raises(PowerCut):
-            main([*COARSE, f"--trainer.max_steps={end}", f"--last_checkpoint.every_n_train_steps={every}"])
+            main([*TINY, BAR, f"--trainer.max_steps={end}", f"--last_checkpoint.every_n_train_steps={every}"])
     main(["fit", "--ckpt_path", "last"])
     best = [torch.load(folder / BEST, weights_only=False) for folder in (expected, tmp_path)]
     scores = [each["callbacks"]["BestCheckpoint"]["best_model_score"] for each in best]

@@ -85,7 +85,7 @@ def test_a_run_has_one_folder(trained):
     panels = sorted(path.name for path in (run / "panels").iterdir())
     assert panels == [f"{name}_{step:07d}.png" for name in ("refinement", "slots") for step in (10, 20)]
     with Image.open(run / "panels" / "slots_0000020.png") as picture:
-        assert picture.size[1] // (35 * 3 + 6) == 8  # images of three batches
+        assert picture.size[1] // (12 * 8 + 6) == 8  # images of three batches
 
 
 def test_scalars_and_pictures_are_logged(trained):
@@ -123,8 +123,8 @@ def test_test_and_predict_find_run_and_data_by_themselves(inside, capsys):
     with h5py.File(RUN / "predictions.h5") as file:
         assert {name: dataset.shape for name, dataset in file.items()} == {
             "index": (11,),
-            "masks": (11, 4, 35, 35),
-            "means": (11, 4, 3, 35, 35),
+            "masks": (11, 4, 12, 12),
+            "means": (11, 4, 3, 12, 12),
             "mean": (11, 4, 4),
             "std": (11, 4, 4),
             "latents": (11, 4, 4),

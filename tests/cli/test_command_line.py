@@ -146,7 +146,7 @@ def test_images_that_do_not_fit_the_model_are_an_error_of_one_line(folder):
     """Only the first batch shows it."""
     options = ["--config", f"{ROOT}/configs/tetrominoes_vae.yaml", "--model.image_size=20"]
     said = sentence(["fit", *options, *(flag for flag in TINY if flag.startswith("--data.")), BAR])
-    assert "VAE takes images (B, 3, 20, 20), got (4, 3, 35, 35): give the model their side, image_size=..." in said
+    assert "VAE takes images (B, 3, 20, 20), got (4, 3, 12, 12): give the model their side, image_size=..." in said
 
 
 def test_a_missing_accelerator_is_an_error_of_one_line(folder):

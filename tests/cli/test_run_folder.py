@@ -18,7 +18,7 @@ from iodine_pl.cli import run_command
 from iodine_pl.files import lock
 
 STEPS = ["--trainer.max_steps=3", "--trainer.val_check_interval=3"]
-OWN = f"# mine\nmodel:\n  class_path: iodine_pl.IODINE\n  init_args:\n    {TINY[4].split('.')[1].replace('=', ': ')}\n"
+OWN = "# mine\nmodel:\n  class_path: iodine_pl.IODINE\n  init_args:\n    num_iterations: 1\n"
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ NUMBERS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 def arguments(processes, workers=0):
-    few = [f"--data.num_train={20 if processes == 1 else 24}", "--data.pixel_stride=3", f"--data.num_workers={workers}"]
+    few = [f"--data.num_train={20 if processes == 1 else 24}", f"--data.num_workers={workers}"]
     return [*TINY, *few, BAR, f"--trainer.devices={processes}"]
 
 
