@@ -1,5 +1,6 @@
 """Common to all tests."""
 
+import atexit
 import gc
 import os
 
@@ -8,6 +9,8 @@ import pytest
 from web_server import server  # noqa: F401, a fixture
 
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # Lightning 2.6 uses what jsonargparse 5 will remove
+if "PYTEST_XDIST_WORKER" in os.environ:
+    atexit.register(os._exit, 0)  # the last to run: to take apart all that was imported takes seconds
 gc.disable()  # until all is imported: it would search all this for garbage, and find none
 
 
@@ -32,7 +35,8 @@ def pytest_collection_finish():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish():
-    gc.unfreeze()  # hypothesis, which may be imported for the summary, looks who refers to its objects
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        gc.unfreeze()  # hypothesis, which may be imported for the summary, looks who refers to its objects
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,14 @@
-"""python -m iodine_pl: the command ``iodine``."""
+"""The command ``iodine``, also as python -m iodine_pl."""
 
 import sys
 
-from iodine_pl.cli import main
+
+def main() -> int:
+    """Runs the command line of this process, and returns its exit status."""
+    from iodine_pl.cli import main as run  # here, since a spawned data worker imports this too, and runs nothing
+
+    return run()
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -149,20 +149,25 @@ def test_a_second_interrupt_ends_at_once(tmp_path, processes, in_an_operation):
     assert not (tmp_path / LAST).exists()
 
 
-@pytest.mark.parametrize(("rank", "how"), [(0, "hangs"), (1, "hangs"), (1, "exits")])
-def test_a_process_that_leaves_the_others_alone_ends_the_run(tmp_path, rank, how):
-    leave = {"step": 3, "rank": rank, "how": how}
-    callback = ["--trainer.callbacks=stop_at.LeaveAt", *(f"--trainer.callbacks.{k}={v}" for k, v in leave.items())]
-    options = [*arguments(2), *callback, "--process_timeout=5", f"--trainer.max_steps={STEPS}"]
-    process = start(*options, folder=tmp_path, PYTHONPATH=modules())
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode not in (0, None)
-    assert "error: another process of this run has ended, or did not answer" in output
-    assert "Traceback" not in output
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and lives(process.pid):
-        time.sleep(0.1)
-    assert not lives(process.pid)  # nor does another of its group
+@pytest.mark.parametrize(("how", "ranks"), [("hangs", [0, 1]), ("exits", [1])])
+def test_a_process_that_leaves_the_others_alone_ends_the_run(tmp_path, how, ranks):
+    begun = []
+    for rank in ranks:  # two runs wait at the same time
+        leave = {"step": 3, "rank": rank, "how": how}
+        callback = ["--trainer.callbacks=stop_at.LeaveAt", *(f"--trainer.callbacks.{k}={v}" for k, v in leave.items())]
+        options = [*arguments(2), *callback, "--process_timeout=5", f"--trainer.max_steps={STEPS}"]
+        folder = tmp_path / f"rank{rank}"
+        folder.mkdir()
+        begun.append(start(*options, folder=folder, PYTHONPATH=modules()))
+    for rank, process in zip(ranks, begun, strict=True):
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode not in (0, None), rank
+        assert "error: another process of this run has ended, or did not answer" in output, rank
+        assert "Traceback" not in output, rank
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and lives(process.pid):
+            time.sleep(0.1)
+        assert not lives(process.pid), rank  # nor does another of its group
 
 
 def lives(group):

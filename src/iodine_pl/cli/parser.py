@@ -13,14 +13,22 @@ import pytorch_lightning as pl
 from jsonargparse import ArgumentParser
 from pytorch_lightning.cli import LightningArgumentParser
 
-import iodine_pl.baselines  # so that their classes can be named without their path
-import iodine_pl.datamodules  # noqa: F401
+import iodine_pl
+from iodine_pl import baselines, datamodules
 from iodine_pl.checkpoints.classes import imported
 from iodine_pl.cli.arguments import DEFAULTS
 from iodine_pl.cli.errors import CommandError, did_you_mean
 from iodine_pl.cli.help import help_of_command, shipped, subclasses_of
 
 __all__ = ["CommandParser", "FunctionParser"]
+
+for _package in (
+    iodine_pl,
+    baselines,
+    datamodules,
+):  # imports classes, which can then be named without path
+    for _name in _package.__all__:
+        getattr(_package, _name)
 
 _BASES = {"model": pl.LightningModule, "data": pl.LightningDataModule}
 _UNKNOWN = re.compile(r"(?:Option|Group '(.*)' does not accept option) '([^']*)'(?: is not accepted)?")
