@@ -35,7 +35,6 @@ TINY = [
     "--model.mlp_sizes=[8]",
     "--panels.num_images=1",
     "--trainer.accelerator=cpu",
-    "--trainer.enable_model_summary=false",
     "--trainer.log_every_n_steps=4",
 ]
 BAR = "--trainer.enable_progress_bar=false"

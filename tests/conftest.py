@@ -21,7 +21,13 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    """Puts tests that wait first, and those that compute for long in the middle, where a second worker begins."""
+    waiting, long, others = [], [], []
+    for item in items:
+        marked = {mark.name for mark in item.iter_markers()}
+        (waiting if "waits" in marked else long if "long" in marked else others).append(item)
+    before = max(0, len(items) // 2 - len(waiting))
+    items[:] = [*waiting, *others[:before], *long, *others[before:]]
 
 
 def pytest_collection_finish():

@@ -139,6 +139,7 @@ def test_compiled_networks_in_every_mode(compiler):
         torch.testing.assert_close(compiled(images, noise=noise).masks, model(images, noise=noise).masks)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_compiling_the_whole_model_changes_nothing(compiler):
     settings = SMALL | MODES["stopped, recompute"]  # what is compiled is outside of the refinement, in all modes

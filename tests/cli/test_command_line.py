@@ -47,7 +47,7 @@ def sentence(arguments):
     return said
 
 
-@pytest.mark.long
+@pytest.mark.waits
 def test_a_run_that_succeeds_exits_with_0_and_shows_no_object(tmp_path):
     done = iodine("fit", *TINY, BAR, "--trainer.max_steps=2", "--trainer.devices=2", folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -62,7 +62,7 @@ def test_a_run_that_succeeds_exits_with_0_and_shows_no_object(tmp_path):
     assert "data: those of" in said
 
 
-@pytest.mark.long
+@pytest.mark.waits
 def test_a_typo_is_one_line_and_exits_with_2(tmp_path):
     typo = iodine("fit", "--trainer.max_stepz", "3", folder=tmp_path)
     assert (typo.returncode, typo.stdout) == (2, "")

@@ -15,7 +15,7 @@ from iodine_pl import __version__
 from iodine_pl.cli import run_command
 from iodine_pl.cli.stopping import _TWICE, StopAtSignal
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.waits
 
 STEPS = 12  # epochs of 5 updates on one process, 3 on two
 LAST = "runs/tetrominoes/version_0/checkpoints/last.ckpt"
