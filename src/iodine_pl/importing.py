@@ -1,7 +1,7 @@
 """Imports what a package offers when it is first used, so that a process which needs little of it starts fast.
 
-A process that generates scenes needs neither torch nor Lightning, and one that reads them no Lightning: importing these
-takes seconds and hundreds of MB in each.
+A process that generates sprites needs neither torch nor Lightning, and one that reads scenes no Lightning: importing
+these takes seconds and hundreds of MB in each.
 """
 
 from __future__ import annotations

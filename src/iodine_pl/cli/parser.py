@@ -22,11 +22,8 @@ from iodine_pl.cli.help import help_of_command, shipped, subclasses_of
 
 __all__ = ["CommandParser", "FunctionParser"]
 
-for _package in (
-    iodine_pl,
-    baselines,
-    datamodules,
-):  # imports classes, which can then be named without path
+# Imports the classes, which can then be named without their path.
+for _package in (iodine_pl, baselines, datamodules):
     for _name in _package.__all__:
         getattr(_package, _name)
 
