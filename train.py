@@ -2,8 +2,8 @@
 
 import sys
 
-if __name__ == "__main__":
-    from iodine_pl.cli import main  # here, since a data worker that is spawned runs this file too, and trains nothing
+from iodine_pl.__main__ import main
 
+if __name__ == "__main__":
     sys.argv[1:] = sys.argv[1:] or ["fit"]
     sys.exit(main())

@@ -9,7 +9,8 @@ import pytest
 from web_server import server  # noqa: F401, a fixture
 
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # Lightning 2.6 uses what jsonargparse 5 will remove
-if "PYTEST_XDIST_WORKER" in os.environ:
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if WORKER:
     atexit.register(os._exit, 0)  # the last to run: to take apart all that was imported takes seconds
 gc.disable()  # until all is imported: it would search all this for garbage, and find none
 
@@ -33,7 +34,7 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     gc.freeze()  # imported modules stay, so the garbage collector need not search them
     gc.enable()
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    if WORKER:
         from iodine_pl.cli.memory import keep_freed_memory
 
         keep_freed_memory()
@@ -41,7 +42,7 @@ def pytest_collection_finish():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish():
-    if "PYTEST_XDIST_WORKER" not in os.environ:
+    if not WORKER:
         gc.unfreeze()  # hypothesis, which may be imported for the summary, looks who refers to its objects
 
 

@@ -5,7 +5,7 @@ import sys
 
 def main() -> int:
     """Runs the command line of this process, and returns its exit status."""
-    from iodine_pl.cli import main as run  # here, since a spawned data worker imports this too, and runs nothing
+    from iodine_pl.cli import main as run  # here, since spawned data workers import this too, and run nothing
 
     return run()
 

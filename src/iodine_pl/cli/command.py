@@ -90,7 +90,7 @@ class IodineCLI(LightningCLI):
             settings, line = settings_before(rest)
         except (OSError, TypeError, ValueError) as error:
             raise CommandError(str(error)) from error
-        # They are checked together with the arguments.
+        # The settings are checked together with the arguments.
         before = self._subcommand_parsers[command].parse_object(settings, _skip_required=True, _skip_validation=True)
         self.config = parser.parse_args(args, namespace=Namespace({command: before}))  # type: ignore[no-untyped-call]
         if line is not None:
