@@ -125,7 +125,7 @@ def environment():
     return {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR")}
 
 
-def start(*arguments, folder, script=TRAIN, module=None, output=None, **variables):
+def start(*arguments, folder, script=TRAIN, module=None, output=None, errors=None, **variables):
     """Starts ``python train.py ...`` in a folder, in a process group of its own.
 
     Args:
@@ -134,13 +134,14 @@ def start(*arguments, folder, script=TRAIN, module=None, output=None, **variable
         script: runs this one.
         module: runs ``python -m MODULE ...`` instead.
         output: a terminal to which it writes, instead of a file.
+        errors: another file for what it writes to stderr.
         variables: are added to the environment.
     """
     if output is None:
         made, output = tempfile.mkstemp(dir=Path(server()).parent)
         os.close(made)
     program = [script] if module is None else ["-m", module]
-    return Command([*program, *arguments], folder, environment() | variables, output, 0, server())
+    return Command([*program, *arguments], folder, environment() | variables, output, 0, server(), stderr=errors)
 
 
 def run(*arguments, folder, **options):

@@ -104,7 +104,7 @@ def compiler():
     if not (shutil.which("g++") or shutil.which("clang++")):
         pytest.skip("torch.compile needs a C++ compiler")
     with (
-        torch._inductor.config.patch({"cpp.simdlen": 1}),
+        torch._inductor.config.patch({"cpp.vec_isa_ok": False}),
         # Once with gradients, without, and with inputs that have none; more would be in vain.
         torch._dynamo.config.patch(recompile_limit=3, fail_on_recompile_limit_hit=True),
     ):

@@ -1,6 +1,7 @@
 """The installed command, as users type it: its exit status, its errors of one line, its help."""
 
 import contextlib
+import inspect
 import subprocess
 import sys
 from importlib.metadata import version
@@ -11,20 +12,21 @@ import torch
 from command import BAR, ROOT, TINY, environment, run, start
 
 import iodine_pl
+from iodine_pl.checkpoints.classes import imported
 from iodine_pl.cli import CommandError, run_command
-from iodine_pl.cli.tools import TOOLS
+from iodine_pl.cli.commands import TOOLS
 from iodine_pl.pretrained import FOLDER
 
 _SCRIPT = Path(sys.executable).with_name("iodine")
 IODINE = [str(_SCRIPT)] if _SCRIPT.is_file() else [sys.executable, "-m", "iodine_pl"]
 
 
-def iodine(*arguments, folder):
+def iodine(*arguments, folder, **variables):
     """Runs the installed command, in a new interpreter."""
     return subprocess.run(
         [*IODINE, *map(str, arguments)],
         cwd=folder,
-        env=environment(),
+        env=environment() | variables,
         capture_output=True,
         text=True,
         check=False,
@@ -62,13 +64,21 @@ def test_a_run_that_succeeds_exits_with_0_and_shows_no_object(tmp_path):
     assert "data: those of" in said
 
 
-@pytest.mark.waits
 def test_a_typo_is_one_line_and_exits_with_2(tmp_path):
-    typo = iodine("fit", "--trainer.max_stepz", "3", folder=tmp_path)
-    assert (typo.returncode, typo.stdout) == (2, "")
-    assert typo.stderr.startswith("error: there is no option --trainer.max_stepz. Did you mean --trainer.max_steps")
-    assert typo.stderr.endswith("? iodine fit --trainer.help lists the options\n")
-    assert typo.stderr.count("\n") == 1
+    (tmp_path / "errors").touch()
+    typo = start("fit", "--trainer.max_stepz", "3", folder=tmp_path, module="iodine_pl", errors=tmp_path / "errors")
+    assert (typo.communicate()[0], typo.returncode) == ("", 2)
+    said = (tmp_path / "errors").read_text()
+    assert said.startswith("error: there is no option --trainer.max_stepz. Did you mean --trainer.max_steps")
+    assert said.endswith("? python -m iodine_pl fit --trainer.help lists the options\n")
+    assert said.count("\n") == 1
+
+
+def test_an_interrupt_while_it_starts_is_one_line(tmp_path):
+    """To import torch takes seconds; this one stops in the middle of it."""
+    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
+    stopped = iodine("fit", folder=tmp_path, PYTHONPATH=str(tmp_path))
+    assert (stopped.stdout, stopped.stderr, stopped.returncode) == ("stopped by SIGINT\n", "", 130)
 
 
 def test_an_error_names_the_process_that_prints_it(tmp_path):
@@ -174,7 +184,7 @@ def test_no_error_tells_users_to_delete_their_own_file(folder, content):
 
 def test_help_fits_on_two_screens_and_says_where_the_rest_is(folder, capsys):
     for arguments, words in (
-        (["--help"], ["fit", "test", *(name for name in TOOLS if name != "decompose")]),
+        (["--help"], ["fit", "test", *TOOLS]),
         (["fit", "--help"], ["--ckpt_path", "--panels.num_images", "--model.help", "--data.help", "--trainer.help"]),
         (["fit", "--model.help"], ["--model.num_slots"]),
         (["fit", "--data.help", "ClevrDataModule"], ["--data.max_objects"]),
@@ -189,6 +199,11 @@ def test_help_fits_on_two_screens_and_says_where_the_rest_is(folder, capsys):
         if arguments[-1] == "--help":
             assert said.count("\n") <= 100
             assert max(map(len, said.split("\n"))) <= 120
+
+
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=list(TOOLS))
+def test_a_command_and_its_function_say_that_they_do_the_same(tool):
+    assert inspect.getdoc(imported(tool.function)).split("\n")[0] == tool.summary
 
 
 def test_the_version_is_that_of_the_package(folder, capsys):

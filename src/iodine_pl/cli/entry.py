@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from lightning_utilities.core.rank_zero import rank_prefixed_message, rank_zero_only
 
-from iodine_pl import __version__
 from iodine_pl.callbacks import AdjustedRandIndex, ImagesPerSecond, SegmentationScores, SlotUse
 from iodine_pl.cli.arguments import checkpoint_of
 from iodine_pl.cli.command import IodineCLI
+from iodine_pl.cli.commands import OF_LIGHTNING, TOOLS, answer, program
 from iodine_pl.cli.configurations import with_files
 from iodine_pl.cli.errors import CommandError, did_you_mean, sentence_of
 from iodine_pl.cli.memory import keep_freed_memory
@@ -24,17 +24,10 @@ from iodine_pl.cli.messages import show_warnings_in_one_line, silence_advertisin
 from iodine_pl.cli.parser import CommandParser
 from iodine_pl.cli.saving import SaveConfigOfRun
 from iodine_pl.cli.stopping import Stopped, stopped_by
-from iodine_pl.cli.tools import TOOLS, program, run_tool, summary_of
+from iodine_pl.cli.tools import run_tool
 from iodine_pl.files.atomic import remedy_of
 
 __all__ = ["main", "prepare_process", "run_command"]
-
-_OF_LIGHTNING = {
-    "fit": "Trains a model, or continues with --ckpt_path last.",
-    "validate": "Scores a trained model on the validation images.",
-    "test": "Scores a trained model on the test images.",
-    "predict": "Writes the slots of the test images to an HDF5 file.",
-}
 
 
 def prepare_process() -> None:
@@ -102,7 +95,7 @@ def complete_arguments(arguments: Sequence[str]) -> list[str]:
     given = list(arguments)
     if given and given[0].startswith("-") and given[0] not in ("-h", "--help", "--version"):
         given.insert(0, "fit")
-    if not given or given[0] not in _OF_LIGHTNING:
+    if not given or given[0] not in OF_LIGHTNING:
         return given
     try:
         given = with_files(given)
@@ -113,19 +106,18 @@ def complete_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def _run(arguments: Sequence[str]) -> IodineCLI | None:
-    command = arguments[0] if arguments else "--help"
+    said = answer(arguments)
+    if said is not None:
+        print(said)
+        return None
+    command = arguments[0]
     try:
-        if command in _OF_LIGHTNING:
+        if command in OF_LIGHTNING:
             return _run_lightning(arguments)
-        if command in TOOLS:
-            run_tool(command, arguments[1:])
-        elif command == "--version":
-            print(f"iodine-pl {__version__}")
-        elif command in ("-h", "--help"):
-            print(_overview())
-        else:
-            near = did_you_mean(command, [*_OF_LIGHTNING, *TOOLS])
+        if command not in TOOLS:
+            near = did_you_mean(command, [*OF_LIGHTNING, *TOOLS])
             raise CommandError(f"there is no command {command}.{near} {program()} --help lists the commands")
+        run_tool(command, arguments[1:])
     except Exception as error:
         sentence = sentence_of(error)
         if sentence is None:
@@ -152,20 +144,3 @@ def _run_lightning(arguments: Sequence[str]) -> IodineCLI:
         if signum is None:
             raise
         raise Stopped(signum) from error
-
-
-def _overview() -> str:
-    commands = _OF_LIGHTNING | {name: summary_of(name) for name in TOOLS}
-    lines = [f"  {name:<10} {line}" for name, line in commands.items()]
-    return "\n".join(
-        [
-            f"usage: {program()} COMMAND [OPTION ...]",
-            "",
-            "IODINE for PyTorch Lightning: trains, scores and applies models that split images into objects.",
-            "",
-            "commands:",
-            *lines,
-            "",
-            f"{program()} COMMAND --help shows the options of a command; --version shows the version.",
-        ]
-    )

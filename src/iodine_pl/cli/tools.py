@@ -2,44 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from iodine_pl.checkpoints.classes import imported
+from iodine_pl.cli.commands import TOOLS, program
 from iodine_pl.cli.errors import CommandError, sentence_of
 from iodine_pl.cli.parser import FunctionParser
 
-__all__ = ["TOOLS", "program", "run_tool", "summary_of"]
-
-TOOLS: Mapping[str, str] = {
-    "prepare": "iodine_pl.cli.data.prepare",
-    "generate": "iodine_pl.cli.data.generate",
-    "convert": "iodine_pl.cli.weights.convert",
-    "export": "iodine_pl.cli.weights.export",
-    "decompose": "iodine_pl.cli.decompose.decompose",
-    "report": "iodine_pl.cli.weights.report",
-}
-"""Command -> its function, imported when it is needed. ``generate`` parses its arguments itself, because they depend on
-the dataset."""
-
-
-def program() -> str:
-    """Returns the command that started this program, for messages."""
-    name = Path(sys.argv[0]).name
-    return {"train.py": "python train.py", "__main__.py": "python -m iodine_pl"}.get(name, "iodine")
-
-
-def _function(name: str) -> Callable[..., Any]:
-    function: Callable[..., Any] = imported(TOOLS[name])
-    return function
-
-
-def summary_of(name: str) -> str:
-    """Returns the first line of a command's description."""
-    return (inspect.getdoc(_function(name)) or "").split("\n")[0]
+__all__ = ["run_tool"]
 
 
 def run_tool(name: str, arguments: Sequence[str]) -> None:
@@ -48,13 +19,14 @@ def run_tool(name: str, arguments: Sequence[str]) -> None:
     Raises:
         CommandError: if the user can correct the error.
     """
-    function = _function(name)
+    tool = TOOLS[name]
+    function: Callable[..., Any] = imported(tool.function)
     command = f"{program()} {name}"
     try:
         if name == "generate":
             function(arguments, command)
         else:
-            parser = FunctionParser(prog=command, description=summary_of(name))
+            parser = FunctionParser(prog=command, description=tool.summary)
             parser.add_function(function)
             function(**parser.parse_args(arguments).as_dict())
     except OSError as error:
