@@ -46,8 +46,8 @@ class ImagesPerSecond(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._images += len(batch["image"] if isinstance(batch, dict) else batch) * trainer.world_size
-        step = trainer.global_step
-        if step == self._logged_step or step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not every or step == self._logged_step or step % every:
             return  # not one of Lightning's logging steps, or a further micro-batch after one
         self._logged_step = step
         self._pause()

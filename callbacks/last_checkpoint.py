@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
 from iodine_pl.callbacks.run_folder import run_folder
+from iodine_pl.errors import require
 
 __all__ = ["LastCheckpoint"]
 
@@ -25,9 +26,14 @@ class LastCheckpoint(Checkpoint):
     Args:
         every_n_minutes: time between two saves; None: not by time.
         every_n_train_steps: updates between two saves; None: not by updates.
+
+    Raises:
+        ValueError: if the time is negative, or the updates are less than 1.
     """
 
     def __init__(self, every_n_minutes: float | None = 5.0, every_n_train_steps: int | None = None) -> None:
+        require("not negative", every_n_minutes=every_n_minutes)
+        require("at least 1", every_n_train_steps=every_n_train_steps)
         self.every_n_minutes = every_n_minutes
         self.every_n_train_steps = every_n_train_steps
         self.saved = False

@@ -15,6 +15,7 @@ from PIL import Image
 from iodine_pl.callbacks.contract import decompose, decomposed_mean, decomposition_of, require_fields
 from iodine_pl.callbacks.loggers import log_image
 from iodine_pl.callbacks.run_folder import run_folder
+from iodine_pl.errors import require
 from iodine_pl.evaluation.drawing import Pixels
 from iodine_pl.evaluation.panels import Row, draw_rows, refinement_panel, slot_rows
 from iodine_pl.files.atomic import written_beside
@@ -45,8 +46,7 @@ class SlotPanels(pl.Callback):
     """
 
     def __init__(self, num_images: int = 8, every_n_validations: int = 1) -> None:
-        if num_images < 1 or every_n_validations < 1:
-            raise ValueError(f"need at least 1 image and every 1 validation, got {num_images}, {every_n_validations}")
+        require("at least 1", num_images=num_images, every_n_validations=every_n_validations)
         self.num_images = num_images
         self.every_n_validations = every_n_validations
         self.latest: Path | None = None

@@ -123,6 +123,8 @@ class SceneDataModule(pl.LightningDataModule):
             ("num_train", 1 if self.num_train is None else self.num_train, 1),
             ("num_val", num_val, 0),
             ("num_test", num_test, 0),
+            ("num_workers", num_workers, 0),
+            ("worker_timeout", worker_timeout, 0),
         ):
             if value < least:
                 raise ValueError(f"{key} must be at least {least}, got {value}")

@@ -8,7 +8,7 @@ from typing import Any
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
-__all__ = ["ImageError", "MisfitError", "require", "warn_of_values"]
+__all__ = ["ImageError", "MisfitError", "PrecisionError", "require", "warn_of_values"]
 
 _RULES: dict[str, Callable[[float], bool]] = {
     "at least 1": lambda value: value >= 1,
@@ -60,6 +60,10 @@ def warn_of_values(images: Tensor, model: str, binary: bool) -> None:
 
 class ImageError(ValueError):
     """Says in one line why images do not fit a model."""
+
+
+class PrecisionError(TypeError):
+    """Says in one line why parameters of a type are too coarse for a model."""
 
 
 class MisfitError(RuntimeError):

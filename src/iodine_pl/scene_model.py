@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from iodine_pl.device import sent
-from iodine_pl.errors import ImageError, MisfitError, require, warn_of_values
+from iodine_pl.errors import ImageError, MisfitError, PrecisionError, require, warn_of_values
 from iodine_pl.evaluation.metrics import MeanTrace, to_device
 from iodine_pl.optim.guard import poison_if_nonfinite
 from iodine_pl.optim.module import OptimizedModule
@@ -82,7 +82,8 @@ class SceneModel(OptimizedModule):
         If the first float images are not in [0, 1], it warns.
 
         Raises:
-            TypeError: if there is no tensor, it is neither uint8 nor float, or the parameters are float16 or bfloat16.
+            TypeError: if there is no tensor, or it is neither uint8 nor float.
+            PrecisionError: if the parameters are float16 or bfloat16.
             ValueError: if it is not ``(B, C, H, W)`` with the model's C, or, where the model takes sequences,
                 ``(B, T+1, C, H, W)``.
         """
@@ -98,7 +99,7 @@ class SceneModel(OptimizedModule):
             )
         dtype = next(self.parameters()).dtype
         if dtype not in (torch.float32, torch.float64):
-            raise TypeError(
+            raise PrecisionError(
                 f"{type(self).__name__} has {dtype} parameters, too coarse for a likelihood: call .float(); for fast "
                 'convolutions use autocast, Trainer(precision="bf16-mixed")'
             )

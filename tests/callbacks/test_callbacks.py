@@ -244,3 +244,9 @@ def test_speed_reaches_the_logger_in_every_epoch(tmp_path):
     with open(Path(logger.log_dir) / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows if row["train/images_per_second"]] == ["1", "3", "5"]
+
+
+def test_speed_is_not_logged_where_nothing_is(tmp_path):
+    made = trainer(tmp_path, ImagesPerSecond(), log_every_n_steps=0)
+    made.fit(small(), loader(), loader())
+    assert "train/images_per_second" not in made.callback_metrics

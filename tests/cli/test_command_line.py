@@ -8,13 +8,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from command import BAR, ROOT, TINY, environment, run, start
+from pytorch_lightning.callbacks import EarlyStopping
 
 import iodine_pl
 from iodine_pl.checkpoints.classes import imported
 from iodine_pl.cli import CommandError, run_command
 from iodine_pl.cli.commands import TOOLS
+from iodine_pl.cli.errors import sentence_of
 from iodine_pl.pretrained import FOLDER
 
 _SCRIPT = Path(sys.executable).with_name("iodine")
@@ -117,9 +120,26 @@ def test_a_mistake_in_the_code_keeps_its_traceback(tmp_path):
         (["fit", "--data=Tetrominos"], "there is no class Tetrominos. Did you mean TetrominoesDataModule?"),
         (["fit", "--model=Foo"], "there is no class Foo. Give IODINE, RNEM, VAE or the path of your own. "),
         (["fit", "--model=VEA"], "there is no class VEA. Did you mean VAE?"),
+        (["fit", "--model=nowhere.Mine"], "model: nowhere.Mine cannot be made: No module named 'nowhere'"),
+        (["fit", "--model=torch.nn.Linear"], "model: torch.nn.Linear is not a LightningModule"),
         (["fit", "--trainer.max_steps=x"], "trainer.max_steps must be int, got x"),
+        (
+            ["fit", "--trainer.logger=CSVLogger"],
+            "pytorch_lightning.loggers.CSVLogger needs --trainer.logger.save_dir. ",
+        ),
+        (["fit", "--trainer.barebones=true"], "--trainer.barebones leaves out loggers"),
+        (
+            ["fit", "--trainer.accelerator=cpu", "--trainer.devices=x"],
+            "`devices` selected with `CPUAccelerator` should",
+        ),
+        (["fit", "--process_timeout=0"], "process_timeout must be positive, got 0"),
+        (["fit", "--seed_everything=-1"], "seed_everything must be true, false or from 0 to 4294967295, got -1"),
+        (["fit", "--panels.num_images=0"], "num_images must be at least 1, got 0"),
+        (["fit", "--last_checkpoint.every_n_train_steps=0"], "every_n_train_steps must be at least 1, got 0"),
+        (["fit", "--data.num_workers=-1"], "num_workers must be at least 0, got -1"),
         (["fit", "--config=none.yaml"], "there is no configuration none.yaml"),
         (["fit", "--config=typo.yaml"], "iodine_pl.IODINE has no option num_slotz. Did you mean num_slots?"),
+        (["fit", "--config=numbers.ckpt"], "numbers.ckpt is not a text file: give a configuration in YAML"),
         (["fit", "--config=section.yaml"], "no option trainr.max_steps. Did you mean --trainer.max_steps"),
         (["tset"], "there is no command tset. Did you mean test?"),
         (["prepare", "clever"], "dataset must be tetrominoes, multi_dsprites or clevr, got clever"),
@@ -151,6 +171,27 @@ def test_an_error_that_the_user_can_correct_is_one_line(folder, arguments, words
     torch.save({"step": 3}, folder / "numbers.ckpt")
     assert words in sentence(arguments)
     assert not (folder / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--trainer.precision=bf16-true", "IODINE has torch.bfloat16 parameters, too coarse for a likelihood"),
+        ("--trainer.val_check_interval=100", "`val_check_interval` (100) must be less than or equal to the number"),
+    ],
+)
+def test_an_option_that_does_not_fit_the_rest_is_an_error_of_one_line(folder, option, words):
+    """It is found when training begins."""
+    assert words in sentence(["fit", *TINY, BAR, option])
+
+
+def test_only_what_lightning_raises_on_purpose_is_said_in_one_line():
+    with pytest.raises(RuntimeError) as refused:
+        EarlyStopping("val/arifg")._validate_condition_metric({"val/ari_fg": 0.5})
+    assert "conditioned on metric `val/arifg` which is not available" in sentence_of(refused.value)
+    with pytest.raises(ValueError, match="invalid literal") as mistake:
+        pl.seed_everything("a")
+    assert sentence_of(mistake.value) is None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")

@@ -243,6 +243,19 @@ def test_a_configuration_whose_data_are_damaged_is_an_error(trained):
             run_command(["fit", "--ckpt_path=last"])
 
 
+def test_a_run_without_checkpoints(folder, capsys):
+    run_command([*TINY, BAR, *STEPS, "--trainer.enable_checkpointing=false"])
+    assert files(folder / "runs/tetrominoes/version_0") == {name for name in RUN if "checkpoints" not in name}
+    assert "to continue" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_strategy_that_forks_its_processes(folder):
+    """Lightning hands the weights to the first one in a file that is no whole checkpoint."""
+    run(*TINY, BAR, *STEPS, "--trainer.strategy=ddp_fork", "--trainer.devices=2", folder=folder)
+    assert files(folder / "runs/tetrominoes/version_0") - {".lock"} == RUN  # free, as the process has ended
+
+
 def test_a_fast_dev_run_leaves_no_checkpoint(folder, capsys):
     run_command([*TINY, BAR, "--trainer.fast_dev_run=1"])
     assert not list(folder.rglob("*.ckpt"))

@@ -183,7 +183,7 @@ def test_a_test_is_stopped_too(undisturbed, tmp_path, processes, signum):
     if signal.getsignal(signum) == signal.SIG_IGN:
         pytest.skip("a job in the background of a shell ignores it")
     checkpoint = f"--ckpt_path={undisturbed[processes] / LAST}"
-    options = ["test", checkpoint, BAR, f"--trainer.devices={processes}", *stop_at(0, "test"), "--process_timeout=5"]
+    options = ["test", checkpoint, BAR, f"--trainer.devices={processes}", *stop_at(0, "test")]
     process = start(*options, folder=tmp_path, PYTHONPATH=modules())
     while not (tmp_path / "waits").exists():
         assert process.poll() is None, process.communicate()[0]

@@ -18,6 +18,9 @@ from iodine_pl.scene_model import SceneModel
 
 __all__ = ["AtomicCheckpointIO", "write_checkpoint"]
 
+_OF_SPAWNED = ".temp.ckpt"
+"""Lightning's name for the weights alone, which a spawned or forked training leaves for the process that started it."""
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it, so that a kill at any moment leaves the old or the new one.
@@ -47,6 +50,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if weights_only is False:
             raise CheckpointError(f"{path} is read without running code that it names: leave out weights_only=False")
         content = read_file(path, mapped=False, map_location=map_location)
+        if Path(path).name == _OF_SPAWNED:
+            return content
         missing = [name for name in ("state_dict", "pytorch-lightning_version") if name not in content]
         if missing:
             raise CheckpointError(f"{path} is not a checkpoint of a Trainer: it has no {' and no '.join(missing)}")

@@ -39,9 +39,11 @@ class _ReadConfig(argparse.Action):
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         try:
-            content = yaml.safe_load(Path(values).read_text() if Path(values).is_file() else values)
+            content = yaml.safe_load(Path(values).read_text(encoding="utf-8") if Path(values).is_file() else values)
         except (OSError, yaml.YAMLError):
             return
+        except UnicodeDecodeError:
+            raise ValueError(f"{values} is not a text file: give a configuration in YAML") from None
         if not isinstance(content, Mapping):
             return
         model, data = (

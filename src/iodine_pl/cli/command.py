@@ -112,7 +112,18 @@ class IodineCLI(LightningCLI):
     def _settings(self) -> Any:
         return self.config[self.config["subcommand"]]
 
+    def _set_seed(self) -> None:
+        seed = self._settings.seed_everything
+        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+            raise CommandError(f"seed_everything must be true, false or from 0 to {2**32 - 1}, got {seed}")
+        super()._set_seed()
+
     def before_instantiate_classes(self) -> None:
+        if self._settings.trainer.barebones:
+            raise CommandError(
+                "--trainer.barebones leaves out loggers, checkpoints and scores, which are what this command is for: "
+                "measure from Python, with pytorch_lightning.Trainer(barebones=True)"
+            )
         if "verbose" in self._settings:
             self._settings.verbose = False  # Lightning's table would list the values of every step
         if self.subcommand == "predict":
@@ -165,6 +176,12 @@ class IodineCLI(LightningCLI):
         if isinstance(settings.trainer.strategy, str):  # your own strategy has its own timeout
             give_up_after(trainer, settings.process_timeout)
         return trainer
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
+        if config["enable_checkpointing"] is False:
+            callbacks = [each for each in callbacks if not isinstance(each, BestCheckpoint | LastCheckpoint)]
+            config["enable_checkpointing"] = None  # with False, StopAtSignal would be an error, as it is a Checkpoint
+        return super()._instantiate_trainer(config, callbacks)
 
     def _shown_progress(self) -> dict[str, Any]:
         """Returns the Trainer's argument, and adds a progress bar on a terminal or lines in a log."""

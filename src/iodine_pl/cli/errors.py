@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+import lightning_fabric
+import pytorch_lightning
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from iodine_pl.checkpoints.reading import CheckpointError
 from iodine_pl.cli.processes import one_is_gone
 from iodine_pl.datamodules import SceneFileError, TFRecordError
-from iodine_pl.errors import ImageError, MisfitError
+from iodine_pl.errors import ImageError, MisfitError, PrecisionError
 from iodine_pl.files.atomic import WriteError, remedy_of
 from iodine_pl.files.download import DownloadError
 
@@ -24,10 +27,14 @@ _SAID = (
     CheckpointError,
     ImageError,
     MisfitError,
+    PrecisionError,
     DownloadError,
     WriteError,
     MisconfigurationException,
 )
+
+
+_LIGHTNING = [Path(inspect.getfile(package)).parent for package in (lightning_fabric, pytorch_lightning)]
 
 
 class CommandError(SystemExit):
@@ -56,7 +63,7 @@ def sentence_of(error: BaseException, about_values: bool = False) -> str | None:
             statement is then about a value, and any other is a mistake in the code.
     """
     missing_extra = isinstance(error, ImportError) and "iodine-pl[" in str(error)
-    if missing_extra or isinstance(error, _SAID):
+    if missing_extra or isinstance(error, _SAID) or _is_raised_by_lightning(error):
         return _with_remedy(str(error))
     if one_is_gone(error):
         return (
@@ -71,10 +78,25 @@ def sentence_of(error: BaseException, about_values: bool = False) -> str | None:
             error = error.__cause__  # raised by a constructor
         if isinstance(error, ImportError):
             return sentence_of(error)
-        last = traceback.extract_tb(error.__traceback__)[-1:]
-        if last and (last[0].line or "").startswith("raise "):
+        if _where_raised(error) is not None:
             return str(error)
     return None
+
+
+def _where_raised(error: BaseException) -> traceback.FrameSummary | None:
+    """Returns the place of the ``raise`` statement that an error comes from; None if it comes from an operation."""
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    return last[0] if last and (last[0].line or "").startswith("raise ") else None
+
+
+def _is_raised_by_lightning(error: BaseException) -> bool:
+    """Tells whether Lightning refuses a value or a setting, by a ``raise`` statement with a message for the user."""
+    if not isinstance(error, ImportError | RuntimeError | TypeError | ValueError):
+        return False
+    last = _where_raised(error)
+    if last is None:
+        return False
+    return any(Path(last.filename).is_relative_to(folder) for folder in _LIGHTNING)
 
 
 def _is_of_parser(error: BaseException) -> bool:

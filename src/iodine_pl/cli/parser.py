@@ -53,7 +53,8 @@ class _OneLine(ArgumentParser):
 
     def _sentence(self, message: str) -> str:
         """Returns the error, similar options, and how to list the options."""
-        parser, group, shown = self, "", ""
+        parser: Any = self
+        group = shown = ""
         if extra := re.search(r"[^\n]*iodine-pl\[[^\n]*", message):
             return extra[0].strip(" -")
         if found := re.match(r"unrecognized arguments: (\S+)", message):
@@ -82,6 +83,9 @@ class _OneLine(ArgumentParser):
             said = f"there is no option {found[2]}.{did_you_mean(found[2], parser._known_options())}"
         elif found := re.match(r'(?:argument --|Parser key ")([\w.+]+)', message):
             group, key = found[1].split(".")[0], found[1]
+            commands = [] if self._subcommands_action is None else [*self._subcommands_action.choices.values()]
+            if len(commands) == 1:  # the one that was typed
+                (parser,) = commands
             classes = re.findall(r"Problem with given class_path '([\w.]+)'", message)
             shown = f" {classes[0]}" if classes and group in _BASES else ""
             if unknown := re.search(r"no option \S+.*", message):
@@ -164,6 +168,15 @@ def _about_value(key: str, words: str) -> str:
         if not near and key in _BASES:
             near = f" Give {', '.join(shipped(_BASES[key]))} or the path of your own"
         return f"{key}: there is no class {missing[1]}.{near}"
+    if made := re.search(r"Problem with given class_path '([\w.]+)':\n\s*(?!Parser key)(\S.*)", words):
+        kind, problem = made.groups()
+        if missing := re.match(r"the following arguments are required: (.+)", problem):
+            return f"{kind} needs {' and '.join(f'--{key}.{name}' for name in missing[1].split(', '))}"
+        return f"{key}: {kind} cannot be made: {problem}"
+    if other := re.search(r"Import path does not correspond to a subclass of (\w+)", words):
+        return f"{key}: {words.rsplit('Given value: ', 1)[-1].strip()} is not a {other[1]}"
+    if "does not conform to restriction v>0" in words:
+        return f"{key} must be positive, got {words.split(': ')[1].split()[0]}"
     if missing := re.search(r"(?:File does not exist|No such file).*?'([^']*)'", words):
         return f"{key}: there is no file {missing[1]}"
     value = re.search(r"(?:Given value|Got value): (.*)", words)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytorch_lightning as pl
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
-__all__ = ["PATIENCE", "end_others", "give_up_after", "one_is_gone"]
+__all__ = ["PATIENCE", "end_others", "give_up_after", "kill_others", "one_is_gone"]
 
 PATIENCE = 10.0
-"""Seconds in which the processes must end by themselves after the first has failed."""
+"""Seconds in which the other processes must end by themselves after the first has failed."""
 
-_GONE = re.compile(r"Timed out waiting|closed by peer|reset by peer|Broken pipe|[Ww]atchdog|remote process exited")
+_GONE = re.compile(
+    r"Timed out (?:after .* )?waiting|closed by peer|reset by peer|Broken pipe|[Ww]atchdog|remote process exited"
+)
 
 
 def give_up_after(trainer: pl.Trainer, seconds: float) -> None:
@@ -30,12 +34,31 @@ def end_others(trainer: pl.Trainer, seconds: float) -> None:
         trainer: has started them.
         seconds: how long the processes of this run wait for each other.
     """
-    processes = getattr(trainer.strategy.launcher, "procs", [])
-    for process in processes:
+    for process in _others(trainer):
         try:
             process.wait(min(seconds, PATIENCE))
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def kill_others(trainer: pl.Trainer) -> None:
+    """Kills the processes that this one started."""
+    for process in _others(trainer):
+        process.kill()
+
+
+def _others(trainer: pl.Trainer) -> Sequence[subprocess.Popen[bytes]]:
+    """Returns the processes that Lightning started, and takes them from it.
+
+    If one of them fails, Lightning's observer kills this process within 5 seconds, which may not have said its error.
+    Processes of multiprocessing end with this one.
+    """
+    launcher = trainer.strategy.launcher
+    if not isinstance(launcher, _SubprocessScriptLauncher):
+        return []
+    others = [*launcher.procs]
+    launcher.procs.clear()  # the observer has the same list
+    return others
 
 
 def one_is_gone(error: BaseException) -> bool:

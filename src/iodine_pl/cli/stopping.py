@@ -19,6 +19,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from iodine_pl.callbacks import LastCheckpoint
 from iodine_pl.callbacks.last_checkpoint import ends
 from iodine_pl.callbacks.run_folder import is_first_process
+from iodine_pl.cli.processes import kill_others
 
 __all__ = ["StopAtSignal", "Stopped", "stopped_by"]
 
@@ -68,6 +69,7 @@ class StopAtSignal(Checkpoint):
             return
         self._signal = 0
         self._process = os.getpid()
+        self._trainer = trainer
         self._kill = trainer.strategy.launcher.kill if trainer.strategy.launcher is not None else None
         environment = trainer._accelerator_connector.cluster_environment
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
@@ -75,7 +77,7 @@ class StopAtSignal(Checkpoint):
         else:
             # Lightning's handler communicates with the other processes, and waits forever if they are in another
             # collective call. It is active before the sanity check and during an evaluation.
-            ours = self._note if stage == "fit" else _leave
+            ours = self._note if stage == "fit" else self._leave
             trainer._signal_connector._sigterm_notifier_fn = ours  # type: ignore[assignment, method-assign]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -103,6 +105,11 @@ class StopAtSignal(Checkpoint):
         if self._kill is not None:
             self._kill(signal.SIGKILL)
         os._exit(128 + signal.SIGINT)
+
+    def _leave(self, signum: int, frame: FrameType | None) -> NoReturn:
+        if os.getpid() == self._process:
+            kill_others(self._trainer)  # they may not have received the signal, and would wait for this process
+        raise Stopped(signum)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -132,10 +139,6 @@ class StopAtSignal(Checkpoint):
     ) -> None:
         if self._signal and trainer.world_size == 1 and not ends(trainer):
             _stop(trainer, self._signal)
-
-
-def _leave(signum: int, frame: FrameType | None) -> NoReturn:
-    raise Stopped(signum)
 
 
 def _last_checkpoints(trainer: pl.Trainer) -> list[LastCheckpoint]:
