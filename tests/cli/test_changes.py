@@ -90,7 +90,27 @@ def test_the_consequences_of_changed_settings_are_reported(stopped, caplog):
     ],
 )
 def test_a_change_that_prevents_resuming_is_an_error_of_one_line(stopped, argument, words):
-    before = LAST.read_bytes()
+    config = LAST.parents[1] / "config.yaml"
+    before, settings = LAST.read_bytes(), config.read_text()
     with pytest.raises(SystemExit, match=f"^error: .*{words}"):
         run_command(["fit", "--ckpt_path=last", BAR, "--trainer.max_steps=8", argument])
     assert LAST.read_bytes() == before
+    assert config.read_text() == settings
+    run_command(["fit", "--ckpt_path=last", BAR, "--trainer.max_steps=8"])
+    assert torch.load(LAST, weights_only=True)["global_step"] == 8
+    assert "max_steps: 8\n" in config.read_text()
+
+
+def test_settings_that_fail_in_the_first_batch_are_not_kept(stopped):
+    config = LAST.parents[1] / "config.yaml"
+    settings = config.read_text()
+
+    class Refuses(pl.Callback):
+        def on_train_batch_start(self, *arguments):
+            raise OverflowError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("iodine_pl.cli.entry.SlotUse", Refuses)
+        with pytest.raises(OverflowError):
+            run_command(["fit", "--ckpt_path=last", BAR, "--trainer.max_steps=8"])
+    assert config.read_text() == settings

@@ -30,9 +30,12 @@ class SaveConfigOfRun(SaveConfigCallback):
     """Saves ``config.yaml`` in the run's folder, for training and for any command that made the folder.
 
     A test must not replace the configuration of the training. The configuration leaves out the checkpoint that training
-    continues from, so that it can start a new run. An unchanged file is not written again. A file that is deleted
-    during training is written again with the next checkpoint.
+    continues from, so that it can start a new run. If training continues with other settings, they replace the previous
+    ones after the first batch: settings that do not fit the checkpoint or the data fail before, and the run can still
+    continue without them. A file that is deleted during training is written again with the next checkpoint.
     """
+
+    _changed = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         folder, known = run_folder(trainer), RunFolder.of(trainer)
@@ -42,7 +45,15 @@ class SaveConfigOfRun(SaveConfigCallback):
         if stage == "fit":
             config["ckpt_path"] = None
         self.path, self.text = folder / "config.yaml", MARK + self.parser.dump(config, skip_none=False)
-        if not self.path.is_file() or self.path.read_text(encoding="utf-8") != self.text:
+        if not self.path.is_file():
+            self._write()
+        self._changed = self.path.read_text(encoding="utf-8") != self.text
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._changed:
+            self._changed = False
             self._write()
 
     def on_save_checkpoint(
