@@ -8,6 +8,7 @@ from typing import Any
 
 import h5py
 import pytorch_lightning as pl
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from iodine_pl.callbacks.contract import decomposition_of, require_fields
@@ -41,6 +42,8 @@ class PredictionWriter(pl.Callback):
         require_fields(self, pl_module, *_FIELDS)
         folder = run_folder(trainer)
         self.target = self.path or folder / "predictions.h5"
+        if self.target.is_dir():
+            raise MisconfigurationException(f"{self.target} is a folder: name the file, such as {self.target}/a.h5")
         self.target.parent.mkdir(parents=True, exist_ok=True)
         self._file = OutputFile(self._part(trainer.global_rank))
 

@@ -125,6 +125,8 @@ class SceneDataModule(pl.LightningDataModule):
             ("num_test", num_test, 0),
             ("num_workers", num_workers, 0),
             ("worker_timeout", worker_timeout, 0),
+            ("seed", seed, 0),
+            ("generated_seed", generated_seed, 0),
         ):
             if value < least:
                 raise ValueError(f"{key} must be at least {least}, got {value}")

@@ -184,6 +184,11 @@ def test_other_modules_are_refused_before_anything_runs(tmp_path, kind, module):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_predictions_are_not_named_like_a_folder(tmp_path):
+    with pytest.raises(MisconfigurationException, match=rf"^{tmp_path} is a folder: name the file, such as"):
+        trainer(tmp_path, PredictionWriter(tmp_path)).predict(small(), loader())
+
+
 def test_predictions_of_a_failed_run_are_deleted(tmp_path):
     class Breaks(Other):
         def predict_step(self, batch, batch_idx):

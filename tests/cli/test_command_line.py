@@ -140,14 +140,25 @@ def test_a_mistake_in_the_code_keeps_its_traceback(tmp_path):
         (["fit", "--config=none.yaml"], "there is no configuration none.yaml"),
         (["fit", "--config=typo.yaml"], "iodine_pl.IODINE has no option num_slotz. Did you mean num_slots?"),
         (["fit", "--config=numbers.ckpt"], "numbers.ckpt is not a text file: give a configuration in YAML"),
+        (["fit", "--config=cut.yaml"], "cut.yaml is not YAML (while parsing"),
+        (["fit", "--config=list.yaml"], "list.yaml has no settings: give a configuration"),
+        (["fit", "--config=class.yaml"], "model: os.system is not a LightningModule"),
+        (["report", "tetrominoes", "--config=none.yaml"], "there is no configuration none.yaml"),
         (["fit", "--config=section.yaml"], "no option trainr.max_steps. Did you mean --trainer.max_steps"),
         (["tset"], "there is no command tset. Did you mean test?"),
+        (["train"], "there is no command train. Did you mean fit?"),
         (["prepare", "clever"], "dataset must be tetrominoes, multi_dsprites or clevr, got clever"),
         (["prepare"], " prepare needs the argument dataset. "),
         (["convert"], " convert needs the arguments source and --out. "),
         (["generate"], " generate needs the argument dataset: tetrominoes, multi_dsprites or clevr. "),
         (["generate", "clever"], "dataset must be tetrominoes, multi_dsprites or clevr, got clever. "),
         (["prepare", "clevr", "--source=no.tfrecords"], "error: there is no file no.tfrecords"),
+        (["prepare", "tetrominoes", "--limit=0"], "limit must be at least 1, got 0"),
+        (["prepare", "clevr", "--size=0"], "size must be at least 1, got 0"),
+        (["report", "tetrominoes", "--images=0"], "images must be at least 1, got 0"),
+        (["generate", "clevr", "--count=1", "--processes=0"], "processes must be at least 1, got 0"),
+        (["generate", "clevr", "--count=1", "--seed=-1"], "seed must not be negative, got -1"),
+        (["fit", "--data.generated_seed=-1"], "generated_seed must be at least 0, got -1"),
         (["prepare", "tetrominoes", "--size=64"], "tetrominoes is never resized: leave out --size"),
         (["generate", "clevr"], " generate clevr needs the argument --count. "),
         (["fit", "quickstart"], "quickstart is not an option: options begin with --. "),
@@ -167,6 +178,9 @@ def test_a_mistake_in_the_code_keeps_its_traceback(tmp_path):
 def test_an_error_that_the_user_can_correct_is_one_line(folder, arguments, words):
     (folder / "typo.yaml").write_text("model:\n  class_path: iodine_pl.IODINE\n  init_args:\n    num_slotz: 3\n")
     (folder / "section.yaml").write_text("trainr:\n  max_steps: 3\n")
+    (folder / "cut.yaml").write_text("model: [1, 2\n")
+    (folder / "list.yaml").write_text("- model\n")
+    (folder / "class.yaml").write_text("model: {class_path: os.system}\n")
     (folder / "words.ckpt").write_text("no checkpoint")
     torch.save({"step": 3}, folder / "numbers.ckpt")
     assert words in sentence(arguments)
@@ -226,6 +240,7 @@ def test_no_error_tells_users_to_delete_their_own_file(folder, content):
 def test_help_fits_on_two_screens_and_says_where_the_rest_is(folder, capsys):
     for arguments, words in (
         (["--help"], ["fit", "test", *TOOLS]),
+        (["help"], ["fit", "test", *TOOLS]),
         (["fit", "--help"], ["--ckpt_path", "--panels.num_images", "--model.help", "--data.help", "--trainer.help"]),
         (["fit", "--model.help"], ["--model.num_slots"]),
         (["fit", "--data.help", "ClevrDataModule"], ["--data.max_objects"]),

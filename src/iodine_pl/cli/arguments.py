@@ -38,14 +38,21 @@ class _ReadConfig(argparse.Action):
     """Adds the names in a configuration at its place among the arguments; later arguments win."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        text = values  # or the configuration itself
         try:
-            content = yaml.safe_load(Path(values).read_text(encoding="utf-8") if Path(values).is_file() else values)
-        except (OSError, yaml.YAMLError):
+            if Path(values).is_file():
+                text = Path(values).read_text(encoding="utf-8")
+            content = yaml.safe_load(text)
+        except OSError:
             return
         except UnicodeDecodeError:
             raise ValueError(f"{values} is not a text file: give a configuration in YAML") from None
+        except yaml.YAMLError as error:
+            raise ValueError(f"{values} is not YAML ({error})") from None
         if not isinstance(content, Mapping):
-            return
+            if text is values:
+                return
+            raise ValueError(f"{values} has no settings: give a configuration, such as those that training saves")
         model, data = (
             part.get("class_path") if isinstance(part, Mapping) else part
             for part in (content.get("model"), content.get("data"))

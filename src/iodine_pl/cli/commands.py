@@ -66,7 +66,7 @@ def program() -> str:
 
 def answer(arguments: Sequence[str]) -> str | None:
     """Returns the answer to a command line that only asks for the commands or the version; None for any other."""
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
         return _overview()
     return f"iodine-pl {__version__}" if arguments[0] == "--version" else None
 

@@ -14,6 +14,7 @@ from iodine_pl.datamodules.deepmind.releases import CLEVR, MULTI_DSPRITES, TETRO
 from iodine_pl.datamodules.generate import GENERATORS
 from iodine_pl.datamodules.synthetic import shards
 from iodine_pl.datamodules.synthetic.multi_dsprites import Variant
+from iodine_pl.errors import require
 
 __all__ = ["generate", "prepare"]
 
@@ -44,6 +45,7 @@ def prepare(
         raise ValueError(f"{dataset} has no variants: leave out --variant")
     if size is not None and dataset != "clevr":
         raise ValueError(f"{dataset} is never resized: leave out --size")
+    require("at least 1", limit=limit, size=size)
     side = (128 if size is None else size) if dataset == "clevr" else None
     sprites = MULTI_DSPRITES["colored_on_grayscale" if variant is None else variant]
     release = {"tetrominoes": TETROMINOES, "multi_dsprites": sprites, "clevr": CLEVR}[dataset]
@@ -73,8 +75,8 @@ def generate(arguments: Sequence[str], command: str) -> None:
     chosen = parser.parse_args(arguments).as_dict()
     given = chosen[chosen["dataset"]]
     count, out, processes, part = (given.pop(key) for key in ("count", "out", "processes", "part"))
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
+    require("at least 1", count=count, processes=processes)
+    require("not negative", seed=given["seed"])
     generator = GENERATORS[chosen["dataset"]](**given)
     if part is None:
         files = shards.generate(generator, out, count, processes)

@@ -115,7 +115,7 @@ def _run(arguments: Sequence[str]) -> IodineCLI | None:
         if command in OF_LIGHTNING:
             return _run_lightning(arguments)
         if command not in TOOLS:
-            near = did_you_mean(command, [*OF_LIGHTNING, *TOOLS])
+            near = " Did you mean fit?" if command == "train" else did_you_mean(command, [*OF_LIGHTNING, *TOOLS])
             raise CommandError(f"there is no command {command}.{near} {program()} --help lists the commands")
         run_tool(command, arguments[1:])
     except Exception as error:

@@ -173,8 +173,8 @@ def _about_value(key: str, words: str) -> str:
         if missing := re.match(r"the following arguments are required: (.+)", problem):
             return f"{kind} needs {' and '.join(f'--{key}.{name}' for name in missing[1].split(', '))}"
         return f"{key}: {kind} cannot be made: {problem}"
-    if other := re.search(r"Import path does not correspond to a subclass of (\w+)", words):
-        return f"{key}: {words.rsplit('Given value: ', 1)[-1].strip()} is not a {other[1]}"
+    if other := re.search(r"Import path (?:(\S+) )?does not correspond to a subclass of (\w+)", words):
+        return f"{key}: {other[1] or words.rsplit('Given value: ', 1)[-1].strip()} is not a {other[2]}"
     if "does not conform to restriction v>0" in words:
         return f"{key} must be positive, got {words.split(': ')[1].split()[0]}"
     if missing := re.search(r"(?:File does not exist|No such file).*?'([^']*)'", words):

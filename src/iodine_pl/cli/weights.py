@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from iodine_pl.checkpoints.exporting import export_weights
 from iodine_pl.checkpoints.publishing import publish
 from iodine_pl.checkpoints.writing import write_checkpoint
+from iodine_pl.errors import require
 from iodine_pl.files.atomic import move_into_place
 from iodine_pl.files.download import DownloadError, download_zip, sha256_of
 from iodine_pl.iodine import IODINE
@@ -80,10 +81,11 @@ def report(runs: list[str], out: Path | None = None, config: Path | None = None,
     Args:
         runs: folder of a run, such as runs/quickstart/version_0, or a checkpoint; two are shown side by side.
         out: the file; report.html in the run's folder by default, comparison.html for two.
-        config: configuration that names the data; by default that of the run.
+        config: configuration that names the data, or the name of a shipped one; by default that of the run.
         images: number of test images to show.
     """
     if len(runs) > 2:
         raise ValueError(f"a report is of one run or of two, got {len(runs)}")
+    require("at least 1", images=images)
     other = runs[1] if len(runs) == 2 else None
     print(f"Wrote {write_report(runs[0], out, config, images, other)}")

@@ -42,7 +42,8 @@ def write_report(
             was tested there), or a checkpoint (path, ``last``, ``best``, shipped name or address).
         out: the file; None: ``report.html`` in the run's folder, ``comparison.html`` for two. For a checkpoint outside
             of a run, the file is beside it, or in the current folder if the checkpoint was given by name or address.
-        config: configuration that names the data; None: the run's own, or the data that the checkpoint names.
+        config: configuration that names the data, or the name of one that comes with the package; None: the run's own,
+            or the data that the checkpoint names.
         num_images: number of test images to show.
         beside: another run or checkpoint, to compare with.
         num_scored: number of test images to score.

@@ -13,6 +13,7 @@ from iodine_pl.checkpoints.configuration import read_configuration
 from iodine_pl.checkpoints.finding import find_weights, run_of
 from iodine_pl.checkpoints.loading import OF_READING, model_in
 from iodine_pl.checkpoints.reading import read_checkpoint
+from iodine_pl.configs import find_configuration
 from iodine_pl.report.curves import Events, read_events
 from iodine_pl.scene_model import SceneModel
 
@@ -70,7 +71,7 @@ def _settings(
     checkpoint: Path, content: Mapping[str, Any], run: Path | None, config: str | Path | None
 ) -> tuple[dict[str, Any], Path]:
     """Returns settings that name the data, and their file."""
-    file = Path(config) if config is not None else run and run / "config.yaml"
+    file = find_configuration(str(config)) if config is not None else run and run / "config.yaml"
     if file is None and "data" in content:
         return {"data": content["data"]}, checkpoint
     if not file or not file.is_file():
