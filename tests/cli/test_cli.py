@@ -355,6 +355,7 @@ def test_files_in_the_released_format_train(folder, config, prepared):
     given = [f"--data.{name}={value}" for name, value in ({"path": path} | settings).items()]
     sizes = ["--data.num_train=3", "--data.num_val=1", "--data.num_test=1", "--data.batch_size=2"]
     sizes += ["--model.num_slots=2", "--model.num_iterations=1"]
+    sizes += [argument for argument in TINY if "channels" in argument or "sizes" in argument]
     steps = ["--trainer.max_steps=1", "--trainer.accelerator=cpu", BAR]
     cli = main(["fit", "--config", str(ROOT / "configs" / f"{config}.yaml"), *given, *sizes, *steps])
     assert cli.trainer.global_step == 1
