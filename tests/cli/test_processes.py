@@ -40,10 +40,19 @@ def trainer_that_started(processes):
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(2.0, 2.0), (300.0, PATIENCE)])
-def test_processes_that_hang_are_killed_after_the_timeout_of_the_run(seconds, expected):
-    processes = [Hangs(), Hangs()]
+def test_processes_that_hang_are_killed_after_the_timeout_of_the_run(seconds, expected, monkeypatch):
+    """They are waited for together, not one after the other."""
+    now = 0.0
+
+    def pass_by():
+        nonlocal now
+        now += processes[0].waited
+
+    monkeypatch.setattr("iodine_pl.cli.processes.monotonic", lambda: now)
+    processes = [Hangs(pass_by), Hangs()]
     end_others(trainer_that_started([*processes]), seconds)
-    assert [(each.waited, each.killed) for each in processes] == [(expected, True)] * 2
+    assert [each.waited for each in processes] == [expected, 0.0]
+    assert all(each.killed for each in processes)
 
 
 def test_processes_are_killed_at_once_at_a_signal():

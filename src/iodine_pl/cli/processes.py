@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Sequence
 from datetime import timedelta
+from time import monotonic
 
 import pytorch_lightning as pl
 from pytorch_lightning.strategies import DDPStrategy
@@ -28,15 +29,16 @@ def give_up_after(trainer: pl.Trainer, seconds: float) -> None:
 
 
 def end_others(trainer: pl.Trainer, seconds: float) -> None:
-    """Waits for the processes that this one started, and kills those that do not end within ``seconds``, or PATIENCE.
+    """Waits for the processes that this one started, and kills those that have not ended in ``seconds``, or PATIENCE.
 
     Args:
         trainer: has started them.
         seconds: how long the processes of this run wait for each other.
     """
+    deadline = monotonic() + min(seconds, PATIENCE)
     for process in _others(trainer):
         try:
-            process.wait(min(seconds, PATIENCE))
+            process.wait(max(0.0, deadline - monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
 
