@@ -83,7 +83,8 @@ def test_images_of_every_kind():
     ("images", "error", "words"),
     [
         (torch.zeros(2, 3, 8, 8, dtype=torch.int64), TypeError, "got torch.int64"),
-        ([1, 2], TypeError, "got list"),
+        ([torch.zeros(2, 3, 8, 8)], TypeError, "got list: let the dataset return {'image': image}"),
+        ({"picture": 1, "label": 2}, TypeError, "under the key image, got a dict of picture, label: let the dataset"),
         (torch.zeros(2, 8, 8, 3), ValueError, r"\(B, 3, H, W\), got \(2, 8, 8, 3\)"),
         (torch.zeros(3, 8, 8), ValueError, r"got \(3, 8, 8\)"),
     ],
@@ -91,6 +92,8 @@ def test_images_of_every_kind():
 def test_wrong_images_are_refused(images, error, words):
     with pytest.raises(error, match=words):
         small()(images)
+    with pytest.raises(error, match=words):
+        small().training_step(images, 0)
 
 
 @pytest.mark.parametrize("short", [torch.float16, torch.bfloat16])

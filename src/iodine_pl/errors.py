@@ -8,7 +8,7 @@ from typing import Any
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
-__all__ = ["ImageError", "MisfitError", "PrecisionError", "require", "warn_of_values"]
+__all__ = ["ImageError", "MisfitError", "UnfitTypeError", "require", "warn_of_values"]
 
 _RULES: dict[str, Callable[[float], bool]] = {
     "at least 1": lambda value: value >= 1,
@@ -62,8 +62,8 @@ class ImageError(ValueError):
     """Says in one line why images do not fit a model."""
 
 
-class PrecisionError(TypeError):
-    """Says in one line why parameters of a type are too coarse for a model."""
+class UnfitTypeError(TypeError):
+    """Says in one line why the type of a batch, of its images or of the parameters does not fit a model."""
 
 
 class MisfitError(RuntimeError):

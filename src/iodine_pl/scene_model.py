@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from iodine_pl.device import sent
-from iodine_pl.errors import ImageError, MisfitError, PrecisionError, require, warn_of_values
+from iodine_pl.errors import ImageError, MisfitError, UnfitTypeError, require, warn_of_values
 from iodine_pl.evaluation.metrics import MeanTrace, to_device
 from iodine_pl.optim.guard import poison_if_nonfinite
 from iodine_pl.optim.module import OptimizedModule
@@ -82,15 +82,16 @@ class SceneModel(OptimizedModule):
         If the first float images are not in [0, 1], it warns.
 
         Raises:
-            TypeError: if there is no tensor, or it is neither uint8 nor float.
-            PrecisionError: if the parameters are float16 or bfloat16.
+            UnfitTypeError: if there is no tensor, it is neither uint8 nor float, or the parameters are float16 or
+                bfloat16.
             ValueError: if it is not ``(B, C, H, W)`` with the model's C, or, where the model takes sequences,
                 ``(B, T+1, C, H, W)``.
         """
-        images = batch["image"] if isinstance(batch, Mapping) else batch
-        if not isinstance(images, Tensor) or not (images.is_floating_point() or images.dtype == torch.uint8):
-            kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-            raise TypeError(f"{type(self).__name__} takes uint8 images or float images in [0, 1], got {kind}")
+        images = _images_in(batch)
+        if not (images.is_floating_point() or images.dtype == torch.uint8):
+            raise UnfitTypeError(
+                f"{type(self).__name__} takes uint8 images or float images in [0, 1], got {images.dtype}"
+            )
         sizes = (4, 5) if self.takes_sequences else (4,)
         if images.ndim not in sizes or images.shape[-3] != self.image_channels:
             raise ImageError(
@@ -99,7 +100,7 @@ class SceneModel(OptimizedModule):
             )
         dtype = next(self.parameters()).dtype
         if dtype not in (torch.float32, torch.float64):
-            raise PrecisionError(
+            raise UnfitTypeError(
                 f"{type(self).__name__} has {dtype} parameters, too coarse for a likelihood: call .float(); for fast "
                 'convolutions use autocast, Trainer(precision="bf16-mixed")'
             )
@@ -128,7 +129,7 @@ class SceneModel(OptimizedModule):
         return poison_if_nonfinite(loss)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch | Tensor, batch_idx: int) -> None:
-        height, width = (batch["image"] if isinstance(batch, Mapping) else batch).shape[-2:]
+        height, width = _images_in(batch).shape[-2:]
         self.trained_size = (height, width)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -237,5 +238,16 @@ class SceneModel(OptimizedModule):
         self.log_dict({name: value.float() for name, value in scalars.items()}, sync_dist=stage != "train")
 
 
+def _images_in(batch: Batch | Tensor) -> Tensor:
+    images = batch.get("image") if isinstance(batch, Mapping) else batch
+    if not isinstance(images, Tensor):
+        given = f"a dict of {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
+        raise UnfitTypeError(
+            f"a batch is a tensor of images, or a dict with this tensor under the key image, got {given}: let the "
+            "dataset return {'image': image}"
+        )
+    return images
+
+
 def _number_of_images(batch: Batch | Tensor) -> int:
-    return len(batch["image"] if isinstance(batch, Mapping) else batch)
+    return len(_images_in(batch))

@@ -15,7 +15,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from iodine_pl.checkpoints.reading import CheckpointError
 from iodine_pl.cli.processes import one_is_gone
 from iodine_pl.datamodules import SceneFileError, TFRecordError
-from iodine_pl.errors import ImageError, MisfitError, PrecisionError
+from iodine_pl.errors import ImageError, MisfitError, UnfitTypeError
 from iodine_pl.files.atomic import WriteError, remedy_of
 from iodine_pl.files.download import DownloadError
 
@@ -27,7 +27,7 @@ _SAID = (
     CheckpointError,
     ImageError,
     MisfitError,
-    PrecisionError,
+    UnfitTypeError,
     DownloadError,
     WriteError,
     MisconfigurationException,
