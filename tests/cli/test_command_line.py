@@ -69,11 +69,11 @@ def test_a_run_that_succeeds_exits_with_0_and_shows_no_object(tmp_path):
 
 def test_a_typo_is_one_line_and_exits_with_2(tmp_path):
     (tmp_path / "errors").touch()
-    typo = start("fit", "--trainer.max_stepz", "3", folder=tmp_path, module="iodine_pl", errors=tmp_path / "errors")
+    typo = start("fit", "--trainer.max_stepz", "3", folder=tmp_path, script=_SCRIPT, errors=tmp_path / "errors")
     assert (typo.communicate()[0], typo.returncode) == ("", 2)
     said = (tmp_path / "errors").read_text()
     assert said.startswith("error: there is no option --trainer.max_stepz. Did you mean --trainer.max_steps")
-    assert said.endswith("? python -m iodine_pl fit --trainer.help lists the options\n")
+    assert said.endswith("? iodine fit --trainer.help lists the options\n")
     assert said.count("\n") == 1
 
 

@@ -93,10 +93,8 @@ def _is_raised_by_lightning(error: BaseException) -> bool:
     """Tells whether Lightning refuses a value or a setting, by a ``raise`` statement with a message for the user."""
     if not isinstance(error, ImportError | RuntimeError | TypeError | ValueError):
         return False
-    last = _where_raised(error)
-    if last is None:
-        return False
-    return any(Path(last.filename).is_relative_to(folder) for folder in _LIGHTNING)
+    place = _where_raised(error)
+    return place is not None and any(Path(place.filename).is_relative_to(folder) for folder in _LIGHTNING)
 
 
 def _is_of_parser(error: BaseException) -> bool:

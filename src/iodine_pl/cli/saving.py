@@ -45,9 +45,10 @@ class SaveConfigOfRun(SaveConfigCallback):
         if stage == "fit":
             config["ckpt_path"] = None
         self.path, self.text = folder / "config.yaml", MARK + self.parser.dump(config, skip_none=False)
-        if not self.path.is_file():
+        if self.path.is_file():
+            self._changed = self.path.read_text(encoding="utf-8") != self.text
+        else:
             self._write()
-        self._changed = self.path.read_text(encoding="utf-8") != self.text
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

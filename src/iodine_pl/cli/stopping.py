@@ -70,7 +70,6 @@ class StopAtSignal(Checkpoint):
         self._signal = 0
         self._process = os.getpid()
         self._trainer = trainer
-        self._kill = trainer.strategy.launcher.kill if trainer.strategy.launcher is not None else None
         environment = trainer._accelerator_connector.cluster_environment
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             self._of_slurm = {signal.SIGTERM, environment.requeue_signal or signal.SIGTERM}
@@ -102,8 +101,7 @@ class StopAtSignal(Checkpoint):
         """Ends the processes at the next Ctrl-C, which Python's handlers notice only after an operation of torch."""
         while os.read(reader, 1)[0] != signal.SIGINT or time.monotonic() - self._since < _TWICE:
             pass
-        if self._kill is not None:
-            self._kill(signal.SIGKILL)
+        kill_others(self._trainer)
         os._exit(128 + signal.SIGINT)
 
     def _leave(self, signum: int, frame: FrameType | None) -> NoReturn:
